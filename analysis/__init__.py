@@ -1,0 +1,1 @@
+"""What finished sweeps say: tables, sentences, curves and figures made from records alone."""

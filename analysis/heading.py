@@ -1,0 +1,73 @@
+"""What a table or figure is of, and what a reader must not overlook about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from analysis.series import measured
+from moesd_dist.records import DraftMethod, Measurement, Outcome, SweepPoint
+
+MEANINGS = {
+    "SIMULATED": "times come from a formula, nothing was timed",
+    "RANDOM WEIGHTS": "times are real, routing and text are not those of a trained model",
+    "SYNTHETIC ACCEPTANCE": "drafts were accepted at given rates, so acceptance and speedup say "
+    "nothing about a real draft",
+    "RANDOM PROMPTS": "random tokens distort acceptance and routing",
+}
+
+_APPLIES: dict[str, Callable[[SweepPoint], bool]] = {
+    "SIMULATED": lambda point: point.simulated,
+    "RANDOM WEIGHTS": lambda point: point.random_weights,
+    "SYNTHETIC ACCEPTANCE": lambda point: point.synthetic_acceptance,
+    "RANDOM PROMPTS": lambda point: point.workload.name == "random",
+}
+
+
+def labels(outcomes: Sequence[Outcome]) -> list[str]:
+    """In capitals, whatever keeps these numbers from being those of a real deployment."""
+    return [name for name, holds in _APPLIES.items() if any(holds(o.point) for o in outcomes)]
+
+
+def heading(outcomes: Sequence[Outcome]) -> list[str]:
+    """Two lines: the models and the workload; the engine and the machine."""
+    points = [outcome.point for outcome in outcomes]
+    drafts = _listed(_draft(point) for point in points if point.gamma)
+    what = [
+        f"target {_listed(point.target.name for point in points)}",
+        f"draft {drafts}" if drafts else "no draft",
+        f"workload {_listed(_workload(point) for point in points)}",
+    ]
+    where = [f"engine {_listed(point.engine for point in points)}", _machine(outcomes)]
+    return [", ".join(what), ", ".join(where)]
+
+
+def flagged(measurements: Sequence[Measurement]) -> list[str]:
+    """Such as `foreign_load at 2 of 8 points`."""
+    flags = dict.fromkeys(flag for m in measurements for flag in m.flags)
+    counts = {flag: sum(flag in m.flags for m in measurements) for flag in flags}
+    return [f"{flag} at {count} of {len(measurements)} points" for flag, count in counts.items()]
+
+
+def _draft(point: SweepPoint) -> str:
+    if point.sd.method is DraftMethod.ngram:
+        return f"n-gram lookup {point.sd.ngram_min}..{point.sd.ngram_max}"
+    return point.sd.draft.name if point.sd.draft else point.sd.method.value
+
+
+def _workload(point: SweepPoint) -> str:
+    work = point.workload
+    return f"{work.name} {work.digest}".strip()
+
+
+def _machine(outcomes: Sequence[Outcome]) -> str:
+    points, measurements = [o.point for o in outcomes], measured(outcomes)
+    host = _listed(m.host for m in measurements)
+    name = _listed(m.device_name for m in measurements)
+    threads = _listed(str(p.threads) for p in points if p.device.value == "cpu")
+    device = _listed(p.device.value for p in points)
+    parts = [device, *([name] if name else []), *([f"threads {threads}"] if threads else [])]
+    return f"host {host} ({', '.join(parts)})" if host else ", ".join(parts)
+
+
+def _listed(values: Iterable[str]) -> str:
+    return " / ".join(dict.fromkeys(value for value in values if value))

@@ -1,0 +1,1 @@
+"""Speculative decoding on Mixture-of-Experts models: measured, explained, predicted."""

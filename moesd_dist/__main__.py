@@ -1,0 +1,99 @@
+"""`python -m moesd_dist +exp=NAME`: compose, check, measure what is missing, show it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from analysis.curves import summary_curves
+from analysis.figures import experts_figure, sweep_figure
+from analysis.report import sweep_table, verdict
+from moesd_dist import build, config
+from moesd_dist.console import POINTS_FAILED, ConsoleProgress, fail
+from moesd_dist.ports import Tracker
+from moesd_dist.records import SweepPoint
+from moesd_dist.records.identity import identity
+from moesd_dist.sweep.driver import SweepResult, run_sweep
+
+PACKAGE = Path(__file__).resolve().parent
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+
+
+def sweep_id(name: str, points: Sequence[SweepPoint]) -> str:
+    """The same points under the same name are the same sweep, on any machine."""
+    return identity((name, *sorted(point.point_id for point in points)))
+
+
+def run(composed: DictConfig) -> SweepResult:
+    """One sweep from its composed configuration; ValueError before anything is spent."""
+    conf = build.conf_from(composed)
+    points = build.points_from(conf)
+    tracker = build.make_tracker(conf, composed)
+    console = Console(soft_wrap=False)
+    tracker.open(sweep_id(conf.sweep.name, points), conf.sweep.name, points)
+    status = "incomplete"
+    try:
+        result = run_sweep(points, tracker, build.make_executor(conf), ConsoleProgress(console))
+        show(result, tracker, Path(conf.output), console)
+        status = "failed" if result.failed else "finished"
+    finally:
+        tracker.close(status)
+    return result
+
+
+def show(result: SweepResult, tracker: Tracker, folder: Path, console: Console) -> None:
+    """Table, verdict, pictures and curves: printed, saved beside the run, and logged."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table, sentences = sweep_table(result.outcomes), verdict(result.outcomes)
+    console.print(table)
+    for sentence in sentences:
+        console.print(sentence, markup=False, highlight=False)
+    text = folder / "report.txt"
+    with text.open("w", encoding="utf-8") as file:
+        plain = Console(file=file, width=140)
+        plain.print(table)
+        plain.print("\n".join(sentences), markup=False, highlight=False)
+    measured = result.measurements
+    pictures = [
+        sweep_figure(measured, folder / "speedup.png"),
+        experts_figure(measured, folder / "experts.png"),
+    ]
+    for path in (text, *(picture for picture in pictures if picture)):
+        tracker.log_file(path)
+        console.print(f"saved {path}", soft_wrap=True, highlight=False)
+    tracker.log_curves(summary_curves(measured))
+    console.print(f"compare runs: {tracker.address}", soft_wrap=True, highlight=False)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def hydra_main(composed: DictConfig) -> None:
+    result = run(composed)
+    if result.failed:
+        names = "; ".join(f"B={f.point.batch_size} gamma={f.point.gamma}: {f.reason}" for f in result.failed)  # fmt: skip
+        fail(f"{len(result.failed)} points failed: {names}", POINTS_FAILED)
+
+
+def main() -> None:
+    """Everything a user can get wrong ends here as one line and exit code 2."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come up as exceptions instead of a printed trace
+    config.register()
+    try:
+        hydra_main()
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        fail(error)
+    except KeyboardInterrupt:
+        fail("interrupted; the same command continues where it stopped", 130)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

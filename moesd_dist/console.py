@@ -1,0 +1,70 @@
+"""What a person sees: progress while it runs, and one line when something is wrong."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from moesd_dist.records import Infeasible, Measurement, Outcome
+from moesd_dist.sweep.statistics import speedup, target_efficiency
+
+USAGE_ERROR = 2
+POINTS_FAILED = 3
+
+
+class ConsoleProgress:
+    """A live bar on a terminal, one plain line a point in a log."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._done = self._total = 0
+
+    def begin(self, total: int, done: int) -> None:
+        self._done, self._total = done, total
+        if done:
+            self._console.print(f"{done} of {total} points were finished by an earlier run")
+        self._bar.start()
+        self._task = self._bar.add_task("measuring", total=total, completed=done)
+
+    def advance(self, outcome: Outcome) -> None:
+        self._done += 1
+        self._bar.update(self._task, completed=self._done)
+        self._bar.console.print(f"[{self._done}/{self._total}] {one_line(outcome)}", markup=False, highlight=False)  # fmt: skip
+
+    def end(self) -> None:
+        self._bar.stop()
+
+
+def one_line(outcome: Outcome) -> str:
+    """A point and how it went."""
+    point = outcome.point
+    name = f"B={point.batch_size} gamma={point.gamma}"
+    if point.top_k is not None:
+        name += f" top_k={point.top_k}"
+    if not isinstance(outcome, Measurement):
+        kind = "infeasible" if isinstance(outcome, Infeasible) else "failed"
+        return f"{name} {kind}: {outcome.reason}"
+    tokens_per_s = sum(r.tokens for r in outcome.repeats) / sum(r.seconds for r in outcome.repeats)
+    text = f"{name} {tokens_per_s:.1f} tokens/s"
+    if point.gamma:
+        text += f", speedup {speedup(outcome):.2f}, target efficiency {target_efficiency(outcome):.2f}"
+        text += f", acceptance length {outcome.acceptance_length:.2f}"
+    return text + (f" ({', '.join(outcome.flags)})" if outcome.flags else "")
+
+
+def fail(message: object, code: int = USAGE_ERROR) -> NoReturn:
+    """One line on standard error, then a non-zero exit."""
+    line = " ".join(str(message).split())
+    print(f"moesd-dist: {line}", file=sys.stderr)
+    raise SystemExit(code)

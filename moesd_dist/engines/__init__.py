@@ -1,0 +1,1 @@
+"""What measures a point: transformers (instrumented), analytic (simulated), vLLM (production)."""

@@ -1,0 +1,41 @@
+"""Masked attention over ragged rows, without copying keys for grouped queries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+ATTENTION = "moesd_ragged"
+
+
+def ragged_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Scaled dot product with the additive mask of `visible_mask`; [rows, new, heads, width]."""
+    grouped = query.shape[1] != key.shape[1]
+    out = nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=grouped
+    )
+    return out.transpose(1, 2).contiguous(), None
+
+
+def visible_mask(positions: Tensor, length: int, dtype: torch.dtype) -> Tensor:
+    """Additive mask [rows, 1, new, length]: a token sees its own position and all before it."""
+    slots = torch.arange(length, device=positions.device)
+    hidden = slots[None, None, None, :] > positions[:, None, :, None]
+    return torch.zeros(hidden.shape, dtype=dtype, device=positions.device).masked_fill_(
+        hidden, torch.finfo(dtype).min
+    )
+
+
+def register() -> None:
+    AttentionInterface.register(ATTENTION, ragged_attention)

@@ -1,0 +1,260 @@
+"""The instrumented engine: loads a model pair once and measures any point that shares it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from moesd_dist.engines.transformers import acceptance, experts_path, host
+from moesd_dist.engines.transformers.clocks import clock_for
+from moesd_dist.engines.transformers.drafts import Drafter, ModelDrafter, NgramDrafter, NoDrafter
+from moesd_dist.engines.transformers.forward import RaggedModel
+from moesd_dist.engines.transformers.load import load_model, load_tokenizer, num_experts_of
+from moesd_dist.engines.transformers.prefill import PrefilledPrompts
+from moesd_dist.engines.transformers.ragged_cache import RaggedCache
+from moesd_dist.engines.transformers.rounds import Round, RoundRunner
+from moesd_dist.engines.transformers.routing import RoutingRecorder, own_top_k, set_top_k
+from moesd_dist.engines.transformers.window import (
+    Batch,
+    accepted_per_position,
+    full_batch,
+    median_of,
+    until_empty,
+)
+from moesd_dist.models.shape import bytes_per_value, shape_of
+from moesd_dist.models.sources import resolve_config
+from moesd_dist.records import Device, DraftMethod, Infeasible, ModelSpec, Repeat, SweepPoint
+from moesd_dist.workloads.prompts import draw_prompts
+
+
+class TransformersEngine:
+    """Implements the `Engine` port on PyTorch; nothing is loaded before the first warm-up."""
+
+    def __init__(
+        self,
+        *,
+        target: ModelSpec,
+        draft: ModelSpec | None,
+        device: Device,
+        threads: int,
+        experts_implementation: str = "auto",
+        count_routing: bool = True,
+    ) -> None:
+        host.set_threads(threads)
+        self._specs = (target, draft)
+        self._device = torch.device(device.value)
+        self._experts_implementation = experts_implementation
+        self._count_routing = count_routing
+        self._pair: Pair | None = None
+        self._pool: tuple[object, PrefilledPrompts] | None = None
+
+    def describe(self) -> Mapping[str, str]:
+        return host.describe(self._device)
+
+    def infeasible(self, point: SweepPoint) -> Infeasible | None:
+        """Weights and KV caches against what is free now; loaded weights are not asked for again."""
+        needed = sum(self._bytes_for(spec, point) for spec in self._specs if spec is not None)
+        available = host.available_bytes(self._device)
+        if needed <= available:
+            return None
+        return Infeasible(
+            point=point,
+            reason=f"needs {needed / 2**30:.1f} GiB of {self._device.type} memory, "
+            f"{available / 2**30:.1f} GiB are free",
+            bytes_needed=needed,
+            bytes_available=available,
+        )
+
+    def _bytes_for(self, spec: ModelSpec, point: SweepPoint) -> int:
+        config = resolve_config(spec)
+        if config is None:  # a hub name: known once it is loaded
+            return 0
+        work, prompts = point.workload, pool_size(point.batch_size)
+        shape, size = shape_of(config), bytes_per_value(spec.dtype)
+        slots = prompts * work.prompt_tokens_max + point.batch_size * (
+            work.prompt_tokens_max + work.output_tokens + 2 * (point.gamma + 1)
+        )
+        weights = 0 if self._pair is not None else shape.weight_bytes(size)
+        return int(weights + slots * shape.kv_bytes_per_token(size))
+
+    def warm_up(self, point: SweepPoint) -> None:
+        self._prepare(point)
+        batch, runner = self._start(point, repeat=0)
+        for _ in range(point.protocol.warmup_rounds):
+            runner.run(batch.sequences, point.gamma)
+            batch.replace_finished(point.workload.output_tokens)
+        runner.recorder.take()
+
+    def measure(self, point: SweepPoint, repeat: int) -> Repeat:
+        pair = self._prepare(point)
+        batch, runner = self._start(point, repeat)
+        work, protocol = point.workload, point.protocol
+        pair.recorder.take()
+        load = host.ForeignLoad()
+        rounds = full_batch(
+            runner,
+            batch,
+            gamma=point.gamma,
+            output_tokens=work.output_tokens,
+            window_tokens=max(point.batch_size * work.output_tokens, protocol.window_tokens),
+        )
+        foreign = load.cores()
+        routing = pair.recorder.take()
+        tail = (0.0, 0)
+        if repeat < protocol.end_to_end_repeats:
+            batch, runner = self._start(point, repeat)
+            tail = until_empty(runner, batch, gamma=point.gamma, output_tokens=work.output_tokens)
+        return _repeat(rounds, point.gamma, routing, foreign, batch.pool.seconds, tail)
+
+    def routing(self, point: SweepPoint) -> tuple[int, int]:
+        recorder = self._prepare(point).recorder
+        return recorder.num_experts, recorder.top_k
+
+    def close(self) -> None:
+        self._pair = self._pool = None
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _prepare(self, point: SweepPoint) -> Pair:
+        if self._pair is None:
+            self._pair = Pair(
+                *self._specs, self._device, self._experts_implementation, self._count_routing
+            )
+        self._pair.use_top_k(point.top_k)
+        return self._pair
+
+    def _prompts(self, pair: Pair, point: SweepPoint, repeat: int) -> PrefilledPrompts:
+        """Prefilled once per repeat and batch, then shared by the baseline and every gamma."""
+        key = (point.workload, point.batch_size, point.top_k, repeat)
+        if self._pool is None or self._pool[0] != key:
+            self._pool = None  # frees the old one first
+            prompts = draw_prompts(
+                point.workload,
+                count=pool_size(point.batch_size),
+                repeat=repeat,
+                encode=pair.encode,
+                vocab_size=pair.models[0].vocab_size,
+            )
+            self._pool = (key, PrefilledPrompts(prompts, pair.models))
+        return self._pool[1]
+
+    def _start(self, point: SweepPoint, repeat: int) -> tuple[Batch, RoundRunner]:
+        pair = self._prepare(point)
+        pool = self._prompts(pair, point, repeat)
+        longest = max(len(prompt) for prompt in pool.prompts)
+        capacity = longest + point.workload.output_tokens + 2 * (point.gamma + 1)
+        caches = [m.new_cache(rows=point.batch_size, capacity=capacity) for m in pair.models]
+        generator = torch.Generator(self._device).manual_seed(point.workload.seed * 1009 + repeat)
+        runner = RoundRunner(
+            pair.models[0],
+            caches[0],
+            make_drafter(point, pair, caches, generator),
+            make_rule(point, generator),
+            clock_for(self._device),
+            pair.recorder,
+        )
+        return Batch(pool, caches, self._device), runner
+
+
+class Pair:
+    """The loaded target and draft, with the routing recorder of the target."""
+
+    def __init__(
+        self,
+        target: ModelSpec,
+        draft: ModelSpec | None,
+        device: torch.device,
+        experts_implementation: str,
+        count_routing: bool,
+    ) -> None:
+        self._model: Any = load_model(target, device)
+        self._own_top_k = own_top_k(self._model)
+        layers = len(experts_path.experts_modules(self._model))
+        self.recorder = RoutingRecorder(layers, num_experts_of(self._model), device)
+        self.recorder.enabled = count_routing
+        self.experts_implementation = experts_path.install(
+            self._model, implementation=experts_implementation, recorder=self.recorder
+        )
+        self.models = [RaggedModel(self._model)]
+        if draft is not None:
+            model = load_model(draft, device)
+            recorder = RoutingRecorder(
+                len(experts_path.experts_modules(model)), num_experts_of(model), device
+            )
+            experts_path.install(model, implementation=experts_implementation, recorder=recorder)
+            self.models.append(RaggedModel(model))
+        self._tokenizer = load_tokenizer(target)
+
+    @property
+    def encode(self) -> Any:
+        if self._tokenizer is None:
+            return None
+        return lambda text: self._tokenizer.encode(text, add_special_tokens=False)
+
+    def use_top_k(self, top_k: int | None) -> None:
+        wanted = self._own_top_k if top_k is None else top_k
+        if wanted and wanted != own_top_k(self._model):
+            set_top_k(self._model, wanted)
+
+
+def pool_size(batch_size: int) -> int:
+    """Prompts to prefill: a batch, and a quarter more to replace the fast sequences with.
+
+    When they are used up the pool starts over, with prompts whose first sequences are long past.
+    """
+    return batch_size + batch_size // 4 + 1
+
+
+def make_drafter(
+    point: SweepPoint, pair: Pair, caches: list[RaggedCache], generator: torch.Generator
+) -> Drafter:
+    if point.gamma == 0:
+        return NoDrafter()
+    if point.sd.method is DraftMethod.ngram:
+        return NgramDrafter(point.sd.ngram_min, point.sd.ngram_max)
+    return ModelDrafter(pair.models[1], caches[1], point.temperature, generator)
+
+
+def make_rule(point: SweepPoint, generator: torch.Generator) -> acceptance.Rule:
+    rule = acceptance.greedy
+    if point.temperature > 0:
+        rule = acceptance.sampled(point.temperature, generator)
+    if point.gamma and point.sd.synthetic_acceptance:
+        return acceptance.synthetic(point.sd.synthetic_acceptance, rule, generator)
+    return rule
+
+
+def _repeat(
+    rounds: list[Round],
+    gamma: int,
+    routing: tuple[torch.Tensor, int, int],
+    foreign: float,
+    prefill_s: float,
+    tail: tuple[float, int],
+) -> Repeat:
+    load, seen, layer_forwards = routing
+    return Repeat(
+        seconds=sum(r.seconds for r in rounds),
+        rounds=len(rounds),
+        tokens=sum(r.tokens for r in rounds),
+        drafted=sum(sum(r.proposed) for r in rounds),
+        accepted=sum(sum(r.accepted) for r in rounds),
+        accepted_per_position=accepted_per_position(rounds, gamma),
+        sequence_rounds=sum(len(r.accepted) for r in rounds),
+        draft_s=sum(r.draft_s for r in rounds),
+        target_s=sum(r.target_s for r in rounds),
+        reject_s=sum(r.reject_s for r in rounds),
+        tokens_per_forward=gamma + 1,
+        median_target_s=median_of(rounds, lambda r: r.target_s),
+        median_draft_s=median_of(rounds, lambda r: r.draft_s),
+        experts_seen=seen,
+        layer_forwards=layer_forwards,
+        expert_load=tuple(tuple(row) for row in load.tolist()),
+        mean_context=sum(r.context for r in rounds) / len(rounds),
+        foreign_cpu=foreign,
+        prefill_s=prefill_s,
+        end_to_end_s=tail[0],
+        end_to_end_tokens=tail[1],
+    )

@@ -1,0 +1,88 @@
+"""Timed windows over rounds: a batch that stays full, and a batch that runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import median
+
+import torch
+
+from moesd_dist.engines.transformers.prefill import PrefilledPrompts
+from moesd_dist.engines.transformers.ragged_cache import RaggedCache
+from moesd_dist.engines.transformers.rounds import Round, RoundRunner
+from moesd_dist.engines.transformers.sequences import Sequences
+
+MakeRunner = Callable[[list[RaggedCache]], RoundRunner]
+
+
+class Batch:
+    """Sequences with their caches, one per model, filled from a pool of prefilled prompts."""
+
+    def __init__(
+        self, pool: PrefilledPrompts, caches: list[RaggedCache], device: torch.device
+    ) -> None:
+        self.pool, self.caches, self.taken = pool, caches, caches[0].rows
+        prompts = [pool.place(row, row, caches) for row in range(self.taken)]
+        self.sequences = Sequences(prompts, caches[0].capacity, device)
+
+    @torch.inference_mode()
+    def replace_finished(self, output_tokens: int) -> None:
+        """Starts the next prompt of the pool in every row that has written its output."""
+        done = (self.sequences.written() >= output_tokens).nonzero().flatten().tolist()
+        for row in done:
+            self.sequences.start(row, self.pool.place(self.taken, row, self.caches))
+            self.taken += 1
+        self.sequences.sync()
+
+    @torch.inference_mode()
+    def drop_finished(self, output_tokens: int) -> int:
+        """Takes finished rows out of the batch; returns how many are left."""
+        alive = (self.sequences.written() < output_tokens).nonzero().flatten()
+        if len(alive) < len(self.sequences.lengths):
+            for cache in self.caches:
+                cache.keep_rows(alive)
+            self.sequences.keep(alive)
+        return len(alive)
+
+
+def full_batch(
+    runner: RoundRunner, batch: Batch, *, gamma: int, output_tokens: int, window_tokens: int
+) -> list[Round]:
+    """Rounds in which all sequences are active, until `window_tokens` have been written.
+
+    A finished sequence is replaced between rounds, outside the clock. The baseline finishes all at
+    once and SD one by one, but both walk from prompt to prompt + output, so at like contexts.
+    """
+    rounds: list[Round] = []
+    tokens = 0
+    while tokens < window_tokens:
+        rounds.append(runner.run(batch.sequences, gamma))
+        tokens += rounds[-1].tokens
+        batch.replace_finished(output_tokens)
+    return rounds
+
+
+def until_empty(
+    runner: RoundRunner, batch: Batch, *, gamma: int, output_tokens: int
+) -> tuple[float, int]:
+    """Seconds and tokens until the last straggler is done; finished sequences leave the batch."""
+    count = len(batch.sequences.lengths)
+    seconds = 0.0
+    while True:
+        seconds += runner.run(batch.sequences, gamma).seconds
+        if not batch.drop_finished(output_tokens):
+            return seconds, count * output_tokens
+
+
+def accepted_per_position(rounds: list[Round], gamma: int) -> tuple[int, ...]:
+    """How many rows accepted draft position 1..gamma, over all rounds."""
+    counts = [0] * gamma
+    for one in rounds:
+        for accepted in one.accepted:
+            for position in range(accepted):
+                counts[position] += 1
+    return tuple(counts)
+
+
+def median_of(rounds: list[Round], phase: Callable[[Round], float]) -> float:
+    return median(phase(one) for one in rounds)

@@ -1,0 +1,1 @@
+"""Models without their weights: shapes, sources, and the plan that widens one."""

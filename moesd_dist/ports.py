@@ -1,0 +1,66 @@
+"""What the sweep asks of an engine and of a tracker; each is owned by the side that calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from moesd_dist.records import Infeasible, Measurement, Outcome, Repeat, SweepPoint
+
+
+class Engine(Protocol):
+    """Measures points that share a model pair, a device and a layout; loaded once, used for many."""
+
+    def describe(self) -> Mapping[str, str]:
+        """`host`, `device_name`, and versions under `version.<package>`."""
+        ...
+
+    def infeasible(self, point: SweepPoint) -> Infeasible | None:
+        """Why the point cannot run here, before anything is spent; None if it can."""
+        ...
+
+    def warm_up(self, point: SweepPoint) -> None:
+        """Runs the point's rounds untimed."""
+        ...
+
+    def measure(self, point: SweepPoint, repeat: int) -> Repeat:
+        """One repeat; the same `repeat` means the same prompts, whatever the gamma."""
+        ...
+
+    def routing(self, point: SweepPoint) -> tuple[int, int]:
+        """(num_experts, experts per token) as the router really chose; (0, 0) if dense."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Tracker(Protocol):
+    """Keeps one sweep; only the driver holds one."""
+
+    def open(self, sweep_id: str, name: str, points: Sequence[SweepPoint]) -> None:
+        """Starts the sweep, or continues the one with the same id."""
+        ...
+
+    def finished(self) -> Mapping[str, Measurement | Infeasible]:
+        """Outcomes already complete, by point id: read back, never measured again."""
+        ...
+
+    def record(self, outcome: Outcome, metrics: Mapping[str, float]) -> None:
+        """Writes one outcome; marks it finished last."""
+        ...
+
+    def log_curves(self, curves: Mapping[str, Mapping[int, float]]) -> None:
+        """Summary curves of the sweep, name to batch size to value."""
+        ...
+
+    def log_file(self, path: Path, folder: str = "") -> None: ...
+
+    def close(self, status: str) -> None:
+        """`finished`, `incomplete` or `failed`."""
+        ...
+
+    @property
+    def address(self) -> str:
+        """How a person opens it: a command or a URL."""
+        ...

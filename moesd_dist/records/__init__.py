@@ -1,0 +1,35 @@
+"""What crosses every border: points to measure, what was measured, and why something was not."""
+
+from moesd_dist.records.measurement import Interval, Measurement, Repeat
+from moesd_dist.records.outcome import Failed, Infeasible, Outcome
+from moesd_dist.records.point import (
+    Device,
+    DraftMethod,
+    LayoutSpec,
+    ModelSource,
+    ModelSpec,
+    Protocol,
+    Role,
+    SdSpec,
+    SweepPoint,
+    WorkloadSpec,
+)
+
+__all__ = [
+    "Device",
+    "DraftMethod",
+    "Failed",
+    "Infeasible",
+    "Interval",
+    "LayoutSpec",
+    "Measurement",
+    "ModelSource",
+    "ModelSpec",
+    "Outcome",
+    "Protocol",
+    "Repeat",
+    "Role",
+    "SdSpec",
+    "SweepPoint",
+    "WorkloadSpec",
+]

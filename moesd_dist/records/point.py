@@ -1,0 +1,150 @@
+"""One point of a sweep: everything that has to be equal for two measurements to be of the same thing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from moesd_dist.records.identity import identity
+
+
+class ModelSource(str, Enum):
+    """Where weights come from; `shape` has none, so they are random."""
+
+    embedded = "embedded"
+    checkpoint = "checkpoint"
+    shape = "shape"
+
+
+class DraftMethod(str, Enum):
+    """How draft tokens are proposed; `none` is the autoregressive baseline."""
+
+    none = "none"
+    draft_model = "draft_model"
+    ngram = "ngram"
+
+
+class Device(str, Enum):
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Role(str, Enum):
+    """`control` is a baseline measured as if it were SD: the A/A run that shows the noise."""
+
+    baseline = "baseline"
+    sd = "sd"
+    control = "control"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """A model by its source; `config` and `overrides` are Hugging Face config keys, values as JSON."""
+
+    name: str
+    source: ModelSource
+    location: str = ""  # checkpoint: path or hub name; embedded: "target" or "draft"
+    config: tuple[tuple[str, str], ...] = ()
+    overrides: tuple[tuple[str, str], ...] = ()
+    widen_hidden: int = 1
+    widen_expert: int = 1
+    widen_heads: int = 1
+    dtype: str = "bfloat16"
+    seed: int = 0  # of random weights
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SdSpec:
+    """The SD method. Rates in `synthetic_acceptance` are conditional: P(accepted | all before were)."""
+
+    method: DraftMethod = DraftMethod.none
+    draft: ModelSpec | None = None
+    ngram_min: int = 2
+    ngram_max: int = 4
+    synthetic_acceptance: tuple[float, ...] = ()  # one: the same at all positions; empty: verified
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadSpec:
+    """Which prompts; `digest` names the content of a file, so that its path is no part of the identity."""
+
+    name: str
+    prompt_tokens_min: int
+    prompt_tokens_max: int
+    output_tokens: int
+    seed: int = 0
+    digest: str = ""
+    path: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayoutSpec:
+    """World sizes; ep_size is how many ranks share the experts of a layer."""
+
+    tp_size: int = 1
+    dp_size: int = 1
+    ep_size: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """How a point is measured. Each repeat draws its own prompts, the same for baseline and SD.
+
+    A timed window lasts until every sequence could have written its output once, and for at least
+    `window_tokens` tokens, so that small batches see more than one prompt.
+    """
+
+    repeats: int = 5
+    warmup_rounds: int = 2
+    window_tokens: int = 128
+    end_to_end_repeats: int = 1  # how many of the repeats also run a batch to its last straggler
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepPoint:
+    """One point; `gamma` 0 is the baseline. `top_k` None leaves the model's own."""
+
+    engine: str
+    target: ModelSpec
+    workload: WorkloadSpec
+    batch_size: int
+    gamma: int
+    sd: SdSpec = field(default_factory=SdSpec)
+    temperature: float = 0.0
+    top_k: int | None = None
+    hardware: str = "cpu"
+    device: Device = Device.cpu
+    threads: int = 1
+    experts_implementation: str = "auto"
+    layout: LayoutSpec = field(default_factory=LayoutSpec)
+    protocol: Protocol = field(default_factory=Protocol)
+    role: Role = Role.sd
+
+    def __post_init__(self) -> None:
+        # 1 and 1.0 are equal points and must have equal identities.
+        object.__setattr__(self, "temperature", float(self.temperature))
+
+    @property
+    def point_id(self) -> str:
+        """16 hex digits, equal for equal points on any machine."""
+        return identity(replace(self, workload=replace(self.workload, path="")))
+
+    @property
+    def baseline(self) -> SweepPoint:
+        """The same engine, prompts and batch at gamma = 0."""
+        return replace(self, gamma=0, sd=SdSpec(), role=Role.baseline)
+
+    @property
+    def simulated(self) -> bool:
+        return self.engine == "analytic"
+
+    @property
+    def synthetic_acceptance(self) -> bool:
+        """Acceptance was drawn from given rates instead of verified."""
+        return bool(self.sd.synthetic_acceptance)
+
+    @property
+    def random_weights(self) -> bool:
+        drafts = [self.sd.draft] if self.sd.draft else []
+        return any(m.source is ModelSource.shape for m in (self.target, *drafts))

@@ -1,0 +1,152 @@
+"""A baseline and the SD points compared with it, measured in turn so that both see the same machine."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+
+from moesd_dist.ports import Engine
+from moesd_dist.records import (
+    Failed,
+    Infeasible,
+    LayoutSpec,
+    Measurement,
+    ModelSpec,
+    Outcome,
+    Repeat,
+    Role,
+    SweepPoint,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Points of one baseline: same model, workload, batch, seed, top_k and temperature."""
+
+    baseline: SweepPoint
+    points: tuple[SweepPoint, ...]  # SD and control points still to be measured
+    baseline_is_new: bool
+
+    @property
+    def wanted(self) -> tuple[SweepPoint, ...]:
+        """The points that this group's measurement completes."""
+        return ((self.baseline,) if self.baseline_is_new else ()) + self.points
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadLimit:
+    """What to do when others keep more than `cores` busy during a repeat: flag it, or refuse it."""
+
+    cores: float = 0.5
+    refuse: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineKey:
+    """What an engine is loaded for; points of equal keys share it."""
+
+    engine: str
+    target: ModelSpec
+    draft: ModelSpec | None
+    hardware: str
+    device: str
+    threads: int
+    experts_implementation: str
+    layout: LayoutSpec
+
+
+def groups(points: Iterable[SweepPoint], finished: Collection[str]) -> list[Group]:
+    """What is left to do, by baseline, in the order of the points."""
+    members: dict[SweepPoint, list[SweepPoint]] = {}
+    for point in points:
+        members.setdefault(_anchor(point), []).append(point)
+    made = []
+    for baseline, all_points in members.items():
+        missing = [p for p in all_points if p.point_id not in finished]
+        if missing:
+            rest = tuple(p for p in missing if p.role is not Role.baseline)
+            is_new = any(p.role is Role.baseline for p in missing)
+            made.append(Group(baseline=baseline, points=rest, baseline_is_new=is_new))
+    return made
+
+
+def _anchor(point: SweepPoint) -> SweepPoint:
+    return point.baseline
+
+
+def engine_key(group: Group) -> EngineKey:
+    """The draft model is part of the key: the baseline runs in the engine of its SD points."""
+    point = group.baseline
+    drafts = [p.sd.draft for p in group.points if p.sd.draft is not None]
+    return EngineKey(
+        engine=point.engine,
+        target=point.target,
+        draft=drafts[0] if drafts else None,
+        hardware=point.hardware,
+        device=point.device.value,
+        threads=point.threads,
+        experts_implementation=point.experts_implementation,
+        layout=point.layout,
+    )
+
+
+def measure_group(engine: Engine, group: Group, limit: LoadLimit) -> list[Outcome]:
+    """Interleaves repeats of the baseline and its points; one outcome for each wanted point."""
+    impossible = [found for p in group.wanted if (found := engine.infeasible(p)) is not None]
+    excluded = {found.point.point_id for found in impossible}
+    points = [p for p in group.points if p.point_id not in excluded]
+    if group.baseline.point_id in excluded or not (points or group.baseline_is_new):
+        return [_because_of_baseline(p, impossible) for p in group.wanted]
+    repeats = _interleave(engine, group.baseline, points)
+    members = [p for p in group.wanted if p.point_id not in excluded]
+    measured = [_outcome(engine, p, repeats, group.baseline, limit) for p in members]
+    return [*impossible, *measured]
+
+
+def _interleave(
+    engine: Engine, baseline: SweepPoint, points: list[SweepPoint]
+) -> dict[str, list[Repeat]]:
+    """Repeat by repeat, forwards and backwards in turn, so that a drift of the machine cancels."""
+    order = [baseline, *points]
+    for point in order:
+        engine.warm_up(point)
+    repeats: dict[str, list[Repeat]] = {point.point_id: [] for point in order}
+    for repeat in range(baseline.protocol.repeats):
+        for point in order if repeat % 2 == 0 else reversed(order):
+            repeats[point.point_id].append(engine.measure(point, repeat))
+    return repeats
+
+
+def _outcome(
+    engine: Engine,
+    point: SweepPoint,
+    repeats: dict[str, list[Repeat]],
+    baseline: SweepPoint,
+    limit: LoadLimit,
+) -> Outcome:
+    own, base = tuple(repeats[point.point_id]), tuple(repeats[baseline.point_id])
+    foreign = max(repeat.foreign_cpu for repeat in (*own, *base))
+    if foreign > limit.cores and limit.refuse:
+        return Failed(
+            point=point,
+            reason=f"others kept {foreign:.1f} cores busy while it was measured, the limit is "
+            f"{limit.cores}; rerun on a quiet machine or set hardware.foreign_load=flag",
+        )
+    about = dict(engine.describe())
+    num_experts, top_k = engine.routing(point)
+    return Measurement(
+        point=point,
+        repeats=own,
+        baseline=base,
+        num_experts=num_experts,
+        top_k=top_k,
+        host=about.pop("host", ""),
+        device_name=about.pop("device_name", ""),
+        flags=("foreign_load",) if foreign > limit.cores else (),
+        versions={k.removeprefix("version."): v for k, v in about.items()},
+    )
+
+
+def _because_of_baseline(point: SweepPoint, impossible: list[Infeasible]) -> Infeasible:
+    own = [found for found in impossible if found.point == point]
+    return own[0] if own else replace(impossible[0], point=point)

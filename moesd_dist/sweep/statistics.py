@@ -1,0 +1,130 @@
+"""Figures of one measurement with their intervals: what the tracker logs and the table prints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean, median, stdev
+
+from scipy import stats
+
+from moesd_dist.records import Interval, Measurement, Repeat
+from moesd_dist.theory.acceptance import alpha_from_sigma
+from moesd_dist.theory.experts import expected_activated_experts
+from moesd_dist.theory.speedup import RoundTimes, decompose
+
+
+def paired_interval(ratios: Sequence[float], level: float = 0.95) -> Interval | None:
+    """Student's interval of the mean log ratio of paired repeats; None for a single repeat.
+
+    Ratios are taken repeat by repeat, so what slows baseline and SD alike cancels. Logarithms make
+    the interval of a ratio and of its inverse agree.
+    """
+    if len(ratios) < 2:
+        return None
+    logs = [math.log(ratio) for ratio in ratios]
+    half = stats.t.ppf(0.5 + level / 2, len(logs) - 1) * stdev(logs) / math.sqrt(len(logs))
+    centre = fmean(logs)
+    return Interval(low=math.exp(centre - half), high=math.exp(centre + half), level=level)
+
+
+def speedup(measurement: Measurement) -> float:
+    """Geometric mean over the paired repeats, the centre of its interval."""
+    return math.exp(fmean(map(math.log, measurement.paired_speedups())))
+
+
+def target_efficiency(measurement: Measurement) -> float:
+    """T_T(B,1) / T_T(B,gamma+1), geometric mean over paired repeats of medians over rounds."""
+    return math.exp(fmean(map(math.log, measurement.paired_target_efficiencies())))
+
+
+def metrics(measurement: Measurement) -> dict[str, float]:
+    """Everything a run carries, seconds and counts per round; names are the house's vocabulary."""
+    return {
+        **_time_metrics(measurement),
+        **_acceptance_metrics(measurement),
+        **_expert_metrics(measurement),
+        **_decomposition(measurement),
+    }
+
+
+def _time_metrics(m: Measurement) -> dict[str, float]:
+    found = {
+        "speedup": speedup(m),
+        "speedup_end_to_end": m.end_to_end_speedup,
+        "target_efficiency": target_efficiency(m),
+        "target_decode_s": _median(m.baseline, "median_target_s"),
+        "target_verify_s": _median(m.repeats, "median_target_s"),
+        "draft_s": _per_round(m.repeats, "draft_s"),
+        "target_s": _per_round(m.repeats, "target_s"),
+        "reject_s": _per_round(m.repeats, "reject_s"),
+        "tokens_per_s": sum(r.tokens for r in m.repeats) / sum(r.seconds for r in m.repeats),
+        "baseline_tokens_per_s": sum(r.tokens for r in m.baseline)
+        / sum(r.seconds for r in m.baseline),
+        "mean_context": fmean(r.mean_context for r in m.repeats),
+        "foreign_cpu": max(r.foreign_cpu for r in (*m.repeats, *m.baseline)),
+        "prefill_s": fmean(r.prefill_s for r in m.repeats),
+    }
+    for name, ratios in (
+        ("speedup", m.paired_speedups()),
+        ("target_efficiency", m.paired_target_efficiencies()),
+    ):
+        if (interval := paired_interval(ratios)) is not None:
+            found |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return found
+
+
+def _acceptance_metrics(m: Measurement) -> dict[str, float]:
+    if m.point.gamma == 0:
+        return {}
+    found = {
+        "acceptance_length": m.acceptance_length,
+        "sigma": m.sigma,
+        "draft_acceptance_rate": m.draft_acceptance_rate,
+        "alpha": alpha_from_sigma(m.sigma, m.point.gamma),
+    }
+    rates = enumerate(m.acceptance_per_position, 1)
+    return found | {f"acceptance_position_{place}": rate for place, rate in rates}
+
+
+def _expert_metrics(m: Measurement) -> dict[str, float]:
+    """Measured against the uniform i.i.d. law; their ratio is Cohere's c(t) with that baseline."""
+    if m.num_experts == 0 or m.activated_experts == 0:
+        return {}
+    gate_tokens = m.point.batch_size * (m.point.gamma + 1)
+    expected = float(expected_activated_experts(m.num_experts, m.top_k, gate_tokens))
+    return {
+        "activated_experts": m.activated_experts,
+        "baseline_activated_experts": m.baseline_activated_experts,
+        "expected_activated_experts": expected,
+        "activated_over_expected": m.activated_experts / expected,
+        "gate_tokens": float(gate_tokens),
+    }
+
+
+def _decomposition(m: Measurement) -> dict[str, float]:
+    """Eq. 4 with the measured times: how much of gamma + 1 each cause leaves."""
+    if m.point.gamma == 0:
+        return {}
+    times = RoundTimes(
+        target_decode_s=_per_round(m.baseline, "target_s"),
+        target_verify_s=_per_round(m.repeats, "target_s"),
+        draft_step_s=_per_round(m.repeats, "draft_s") / m.point.gamma,
+        reject_s=_per_round(m.repeats, "reject_s"),
+    )
+    parts = decompose(m.sigma, m.point.gamma, times)
+    return {
+        "factor_acceptance": parts.acceptance,
+        "factor_target_efficiency": parts.target_efficiency,
+        "factor_drafting": parts.drafting,
+        "factor_rejection": parts.rejection,
+        "speedup_eq4": parts.speedup,
+    }
+
+
+def _median(repeats: Sequence[Repeat], name: str) -> float:
+    return median(getattr(repeat, name) for repeat in repeats)
+
+
+def _per_round(repeats: Sequence[Repeat], name: str) -> float:
+    return sum(getattr(r, name) for r in repeats) / sum(r.rounds for r in repeats)

@@ -1,0 +1,1 @@
+"""The laws of speculative decoding on Mixture-of-Experts models, as functions of numbers."""

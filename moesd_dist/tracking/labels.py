@@ -1,0 +1,129 @@
+"""What a run is called and found by in MLflow: text made of a record alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from moesd_dist.records import Failed, Infeasible, Measurement, Outcome, Role, SweepPoint
+from moesd_dist.records.serial import kind_of
+from moesd_dist.tracking.provenance import Provenance
+
+_TEXT = 5000  # characters; the tightest limit on a value among MLflow versions and stores
+_LISTED = 24  # values of an axis that are still spelled out
+
+
+def run_name(point: SweepPoint) -> str:
+    """Such as `B=8 gamma=3`; an axis at its default is left out."""
+    parts = [f"B={point.batch_size}", f"gamma={point.gamma}"]
+    if point.temperature:
+        parts.append(f"T={point.temperature}")
+    if point.top_k is not None:
+        parts.append(f"K={point.top_k}")
+    if point.role is Role.control:
+        parts.append("control")
+    return " ".join(parts)
+
+
+def point_params(point: SweepPoint) -> dict[str, str]:
+    """The axes of the point; `top_k` is `model` where the model's own is left."""
+    draft, layout, workload = point.sd.draft, point.layout, point.workload
+    values = {
+        "engine": point.engine,
+        "target": point.target.name,
+        "draft": draft.name if draft else "none",
+        "sd_method": point.sd.method.value,
+        "synthetic_acceptance": ", ".join(map(str, point.sd.synthetic_acceptance)) or "none",
+        "batch_size": point.batch_size,
+        "gamma": point.gamma,
+        "temperature": point.temperature,
+        "top_k": "model" if point.top_k is None else point.top_k,
+        "role": point.role.value,
+        "workload": workload.name,
+        "prompt_tokens_min": workload.prompt_tokens_min,
+        "prompt_tokens_max": workload.prompt_tokens_max,
+        "output_tokens": workload.output_tokens,
+        "workload_seed": workload.seed,
+        "hardware": point.hardware,
+        "device": point.device.value,
+        "threads": point.threads,
+        "dtype": point.target.dtype,
+        "experts_implementation": point.experts_implementation,
+        "tp_size": layout.tp_size,
+        "dp_size": layout.dp_size,
+        "ep_size": layout.ep_size,
+        "repeats": point.protocol.repeats,
+        "warmup_rounds": point.protocol.warmup_rounds,
+    }
+    return {name: str(value)[:_TEXT] for name, value in values.items()}
+
+
+def sweep_params(points: Sequence[SweepPoint]) -> dict[str, str]:
+    """The number of points, and what each axis runs over, in the order of the sweep."""
+    columns: dict[str, dict[str, None]] = {}
+    for point in points:
+        for name, value in point_params(point).items():
+            columns.setdefault(name, {})[value] = None
+    return {"points": str(len(points))} | {n: _axis(list(seen)) for n, seen in columns.items()}
+
+
+def _axis(values: list[str]) -> str:
+    if len(values) <= _LISTED:
+        return ", ".join(values)[:_TEXT]
+    return f"{values[0]} ... {values[-1]} ({len(values)} values)"[:_TEXT]
+
+
+def outcome_tags(outcome: Outcome) -> dict[str, str]:
+    point = outcome.point
+    tags = {
+        "moesd.point_id": point.point_id,
+        "moesd.outcome": kind_of(outcome),
+        "moesd.source": "simulated" if point.simulated else "measured",
+        "moesd.acceptance": acceptance(point),
+        "moesd.weights": "random" if point.random_weights else "trained",
+        "moesd.role": point.role.value,
+    }
+    return tags | (_measured(outcome) if isinstance(outcome, Measurement) else _reason(outcome))
+
+
+def acceptance(point: SweepPoint) -> str:
+    """`baseline` where nothing is drafted, so that an A/A control is never taken for SD."""
+    if point.gamma == 0:
+        return "baseline"
+    return "synthetic" if point.synthetic_acceptance else "verified"
+
+
+def provenance_tags(provenance: Provenance) -> dict[str, str]:
+    """The `mlflow.source` ones fill the UI's own columns."""
+    tags = {
+        "mlflow.source.name": provenance.command,
+        "mlflow.source.git.commit": provenance.git_commit,
+        "moesd.command": provenance.command,
+        "moesd.git_commit": provenance.git_commit,
+        "moesd.git_dirty": str(provenance.git_dirty).lower(),
+        "moesd.host": provenance.host,
+        "moesd.cpu_model": provenance.cpu_model,
+        "moesd.cores": str(provenance.cores),
+        "moesd.gpus": ", ".join(provenance.gpus),
+        "moesd.version.python": provenance.python,
+    }
+    versions = {f"moesd.version.{name}": text for name, text in provenance.packages.items()}
+    return filled(tags | versions)
+
+
+def filled(tags: dict[str, str]) -> dict[str, str]:
+    """Without empty tags, and within the length that every store takes."""
+    return {key: value[:_TEXT] for key, value in tags.items() if value}
+
+
+def _measured(measurement: Measurement) -> dict[str, str]:
+    return filled(
+        {
+            "moesd.flags": ",".join(measurement.flags),
+            "moesd.host": measurement.host,
+            "moesd.device_name": measurement.device_name,
+        }
+    )
+
+
+def _reason(outcome: Infeasible | Failed) -> dict[str, str]:
+    return filled({"moesd.reason": outcome.reason})

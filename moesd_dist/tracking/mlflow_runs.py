@@ -1,0 +1,93 @@
+"""Finds, creates and fills MLflow runs; knows the client, but nothing of sweeps in progress."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping
+from itertools import count
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+
+_METRICS_A_BATCH = 1000
+_RUNS_A_PAGE = 1000
+
+
+def connect(tracking_uri: str) -> MlflowClient:
+    """Creates the tables of a fresh database, so it belongs in the driver."""
+    for name in ("alembic", "mlflow.store.db.utils"):  # one line per migration, dozens of them
+        logging.getLogger(name).setLevel(logging.WARNING)
+    client = MlflowClient(tracking_uri=tracking_uri)
+    try:
+        client.search_experiments(max_results=1)
+    except MlflowException as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"tracking_uri holds what this MLflow reads; it does not: {reason}; use another one"
+        ) from error
+    return client
+
+
+def ensure_experiment(client: MlflowClient, name: str, artifact_location: str | None) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        return str(client.create_experiment(name, artifact_location=artifact_location))
+    if found.lifecycle_stage != "active":
+        raise ValueError(
+            f"an experiment is active to be written; {name!r} is deleted; "
+            f"`mlflow experiments restore -x {found.experiment_id}`, or use another name"
+        )
+    return str(found.experiment_id)
+
+
+def find_sweep(client: MlflowClient, experiment_id: str, sweep_id: str) -> Run | None:
+    """The oldest, should two drivers have created one each."""
+    query = f"tags.`moesd.kind` = 'sweep' and tags.`moesd.sweep_id` = '{sweep_id}'"
+    order = ["attributes.start_time ASC"]
+    found = client.search_runs([experiment_id], query, max_results=1, order_by=order)
+    return found[0] if found else None
+
+
+def children(client: MlflowClient, experiment_id: str, parent_id: str) -> Iterator[Run]:
+    query, token = f"tags.`mlflow.parentRunId` = '{parent_id}'", None
+    while True:
+        page = client.search_runs(
+            [experiment_id], query, max_results=_RUNS_A_PAGE, page_token=token
+        )
+        yield from page
+        if not (token := page.token):
+            return
+
+
+def fill(
+    client: MlflowClient, run_id: str, params: Mapping[str, str], metrics: Mapping[str, float]
+) -> None:
+    """One batch; metrics that are no finite number are named in a tag instead."""
+    dropped = ", ".join(name for name, value in metrics.items() if not math.isfinite(value))
+    client.log_batch(
+        run_id,
+        metrics=_metrics({(n, 0): v for n, v in metrics.items() if math.isfinite(v)}),
+        params=[Param(name, value) for name, value in params.items()],
+        tags=[RunTag("moesd.dropped_metrics", dropped)] if dropped else [],
+    )
+
+
+def log_curve(client: MlflowClient, run_id: str, name: str, curve: Mapping[int, float]) -> None:
+    """Adds what is new. Points cannot be taken back, so a revised curve gets a name of its own."""
+    curve = {step: value for step, value in curve.items() if math.isfinite(value)}
+    for revision in count(1):
+        key = name if revision == 1 else f"{name}.revision_{revision}"
+        drawn = {m.step: m.value for m in client.get_metric_history(run_id, key)}
+        if all(curve.get(step, value) == value for step, value in drawn.items()):
+            break
+    new = _metrics({(key, step): value for step, value in curve.items() if step not in drawn})
+    for start in range(0, len(new), _METRICS_A_BATCH):
+        client.log_batch(run_id, metrics=new[start : start + _METRICS_A_BATCH])
+
+
+def _metrics(values: Mapping[tuple[str, int], float]) -> list[Metric]:
+    now = int(time.time() * 1000)
+    return [Metric(name, float(value), now, step) for (name, step), value in values.items()]
