@@ -9,7 +9,7 @@ from moesd_dist.records import DraftMethod, Measurement, Outcome, SweepPoint
 
 MEANINGS = {
     "SIMULATED": "times come from a formula, nothing was timed",
-    "RANDOM WEIGHTS": "times are real, routing and text are not those of a trained model",
+    "RANDOM WEIGHTS": "routing and text are not those of a trained model",
     "SYNTHETIC ACCEPTANCE": "drafts were accepted at given rates, so acceptance and speedup say "
     "nothing about a real draft",
     "RANDOM PROMPTS": "random tokens distort acceptance and routing",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from itertools import zip_longest
+from io import StringIO
 
 from rich import box
 from rich.console import Console
@@ -12,21 +11,33 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.heading import heading, labels
-from analysis.rows import Columns, Row, baseline_rows, sd_rows
-from analysis.series import axes, label
+from analysis.rows import BEST, Row, baseline_rows, sd_rows
+from analysis.series import axes, measured
 from analysis.verdict import verdict
-from moesd_dist.records import Outcome, Role
+from moesd_dist.records import Outcome
 
 __all__ = ["as_text", "labels", "sweep_table", "verdict"]
 
-_WRAPPED = {"workload", "flags"}
+_WRAPS = {"workload": 6, "flags": 7}  # columns that may be folded, down to this many characters
+_FIGURES = (
+    "acceptance_length",
+    "sigma",
+    "target_efficiency",
+    "speedup",
+    "tokens_per_s",
+    "target_decode_ms",
+    "activated_experts",
+    "flags",
+)
 _HEADERS = {
-    "acceptance_length": "acceptance\nlength",
+    "acceptance_length": "accept\nlength",
     "target_efficiency": "target\nefficiency",
-    "speedup": "speedup\n[95% interval]",
+    "speedup": "speedup ",  # over the figures, not over the mark of the best
     "activated_experts": "activated\nexperts",
-    "decode_ms": "target\ndecode ms",
-    "temperature": "temper-\nature",
+    "tokens_per_s": "tokens/s",
+    "target_decode_ms": "target\ndecode ms",
+    "temperature": "temp",
+    "workload": "work-\nload",
 }
 
 
@@ -37,37 +48,72 @@ def sweep_table(outcomes: Sequence[Outcome]) -> Table:
     """
     names = axes(outcomes)
     rows = sd_rows(outcomes, names) or baseline_rows(outcomes, names)
-    columns = _columns(rows, [label(name) for name in names])
+    columns = _columns(rows)
     table = Table(
         title=_title(outcomes),
-        caption=_caption(outcomes, columns),
+        title_justify="left",
+        caption=_caption(outcomes, rows, columns),
+        caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
-        title_justify="left",
-        caption_justify="left",
+        show_edge=False,
+        min_width=60,  # the title is wrapped at the table's width
     )
     for name in columns:
-        justify = "left" if name in _WRAPPED else "right"
-        header = _HEADERS.get(name, name)
-        table.add_column(header, justify=justify, no_wrap=name not in _WRAPPED, overflow="fold")
+        _add_column(table, name)
     for row in rows:
-        cells = (row.cells.get(name, "-" if name != "flags" else "") for name in columns)
-        table.add_row(*cells, style="bold" if row.is_best else None)
+        cells = [row.cells.get(name, "" if name == "flags" else "-") for name in columns]
+        table.add_row(*map(Text, cells), style="bold green" if row.is_best else None)
     return table
 
 
 def as_text(table: Table, width: int = 140) -> str:
-    """The table as plain text, without colour codes."""
-    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
+    """Plain text without colour codes or spaces at the ends of lines."""
+    console = Console(file=StringIO(), width=width, force_terminal=False, color_system=None)
     with console.capture() as captured:
         console.print(table)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
+    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
 
 
-def _columns(rows: Sequence[Row], varying: Sequence[str]) -> Columns:
-    """Those with something to show, the sweep's axes before the figures."""
-    present = dict.fromkeys(name for row in rows for name in row.cells)
-    shown = [name for name in present if any(row.cells.get(name) for row in rows)]
-    figures = [name for name in shown if name not in varying and name != "flags"]
-    return [*(n for n in varying if n in shown), *figures, *(["flags"] if "flags" in shown else [])]
+def _columns(rows: Sequence[Row]) -> list[str]:
+    """Those that any row fills: where the point lies, then its figures."""
+    filled = dict.fromkeys(name for row in rows for name, text in row.cells.items() if text)
+    places = [name for name in filled if name not in _FIGURES]
+    return [*places, *(name for name in _FIGURES if name in filled)]
+
+
+def _add_column(table: Table, name: str) -> None:
+    table.add_column(
+        _HEADERS.get(name, name),
+        justify="left" if name in _WRAPS else "right",
+        no_wrap=name not in _WRAPS,
+        overflow="fold" if name in _WRAPS else "ellipsis",
+        min_width=_WRAPS.get(name),
+    )
+
+
+def _title(outcomes: Sequence[Outcome]) -> Text:
+    text = Text("\n".join(heading(outcomes)), style="not italic")
+    if loud := labels(outcomes):
+        text.append("".join(f"\n*** {name} ***" for name in loud), style="bold red")
+    return text
+
+
+def _caption(outcomes: Sequence[Outcome], rows: Sequence[Row], columns: Sequence[str]) -> Text:
+    lines = []
+    if any(row.is_best for row in rows):
+        lines.append(f"{BEST} highest measured speedup of its gamma")
+    if "speedup" in columns:
+        lines.append(_intervals(outcomes))
+    if "activated_experts" in columns:
+        order = ": decoding -> verification" if "speedup" in columns else ""
+        lines.append(f"activated experts of a layer in one forward{order}")
+    return Text("\n".join(lines), style="not italic")
+
+
+def _intervals(outcomes: Sequence[Outcome]) -> str:
+    repeats = [len(m.repeats) for m in measured(outcomes)]
+    if not repeats or max(repeats) < 2:
+        return "speedups of a single repeat have no interval"
+    return "speedup with its 95% interval over paired repeats"

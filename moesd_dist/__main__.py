@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -19,7 +20,14 @@ from analysis.curves import summary_curves
 from analysis.figures import experts_figure, sweep_figure
 from analysis.report import sweep_table, verdict
 from moesd_dist import build, config
-from moesd_dist.console import POINTS_FAILED, ConsoleProgress, fail
+from moesd_dist.console import (
+    INTERRUPTED,
+    POINTS_FAILED,
+    ConsoleProgress,
+    explain,
+    fail,
+    name,
+)
 from moesd_dist.ports import Tracker
 from moesd_dist.records import SweepPoint
 from moesd_dist.records.identity import identity
@@ -27,6 +35,9 @@ from moesd_dist.sweep.driver import SweepResult, run_sweep
 
 PACKAGE = Path(__file__).resolve().parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+
+
+LOG_WIDTH = 120  # a log has no width of its own
 
 
 def sweep_id(name: str, points: Sequence[SweepPoint]) -> str:
@@ -39,7 +50,7 @@ def run(composed: DictConfig) -> SweepResult:
     conf = build.conf_from(composed)
     points = build.points_from(conf)
     tracker = build.make_tracker(conf, composed)
-    console = Console(soft_wrap=False)
+    console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
     tracker.open(sweep_id(conf.sweep.name, points), conf.sweep.name, points)
     status = "incomplete"
     try:
@@ -77,23 +88,32 @@ def show(result: SweepResult, tracker: Tracker, folder: Path, console: Console) 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def hydra_main(composed: DictConfig) -> None:
-    result = run(composed)
+    # Caught in here: Hydra would print a line of its own for an exception that leaves the job.
+    with errors_as_one_line():
+        result = run(composed)
     if result.failed:
-        names = "; ".join(f"B={f.point.batch_size} gamma={f.point.gamma}: {f.reason}" for f in result.failed)  # fmt: skip
+        names = "; ".join(f"{name(f.point)}: {f.reason}" for f in result.failed)
         fail(f"{len(result.failed)} points failed: {names}", POINTS_FAILED)
 
 
+@contextmanager
+def errors_as_one_line() -> Iterator[None]:
+    """Everything a user can get wrong becomes one line and exit code 2."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        fail(explain(error))
+    except KeyboardInterrupt:
+        fail("interrupted; the same command continues where it stopped", INTERRUPTED)
+
+
 def main() -> None:
-    """Everything a user can get wrong ends here as one line and exit code 2."""
+    """The console script."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come up as exceptions instead of a printed trace
     config.register()
-    try:
+    with errors_as_one_line():
         hydra_main()
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        fail(error)
-    except KeyboardInterrupt:
-        fail("interrupted; the same command continues where it stopped", 130)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

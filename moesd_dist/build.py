@@ -6,8 +6,10 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import is_dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -34,9 +36,23 @@ from moesd_dist.workloads.prompts import NAMES, read_jsonl
 
 def conf_from(config: DictConfig) -> Conf:
     """The checked configuration: every schema's own rules have been applied."""
+    check_known_keys(config, Conf)
     conf = OmegaConf.to_object(config)
     assert isinstance(conf, Conf)
     return conf
+
+
+def check_known_keys(config: DictConfig, schema: type, path: str = "") -> None:
+    """Refuses keys that no schema has: Hydra's `+key=value` would add them unseen."""
+    known = get_type_hints(schema)
+    for key in map(str, config):
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
+            hint = f"; did you mean {path}{near[0]}?" if near else f"; there are {', '.join(known)}"
+            raise ValueError(f"unknown key {path}{key}{hint}")
+        inner = None if OmegaConf.is_missing(config, key) else config[key]
+        if isinstance(inner, DictConfig) and is_dataclass(kind := OmegaConf.get_type(inner)):
+            check_known_keys(inner, kind, f"{path}{key}.")
 
 
 def points_from(conf: Conf) -> list[SweepPoint]:
@@ -78,11 +94,17 @@ def axes_of(conf: Conf) -> dict[str, list[Any]]:
     axes |= {"batch_size": sweep.batch_size, "gamma": sweep.gamma}
     for name, values in axes.items():
         if not isinstance(values, list):
-            raise ValueError(f"sweep axis {name} must be a list, got {values!r}; did you mean [{values}]?")
+            raise ValueError(
+                f"sweep axis {name} must be a list, got {values!r}; did you mean [{values}]?"
+            )
     return axes
 
 
 def model_spec(conf: ModelConf) -> ModelSpec:
+    if conf.source is ModelSource.checkpoint and not conf.location:
+        raise ValueError(
+            "a checkpoint needs its location: give model.location (or sd.draft.location) a folder or a hub name"
+        )
     layers = {"num_layers": conf.num_layers} if conf.num_layers is not None else {}
     return ModelSpec(
         name=conf.name,
@@ -106,10 +128,14 @@ def as_items(mapping: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 def sd_spec(conf: SdConf) -> SdSpec:
     if conf.method is DraftMethod.draft_model and conf.draft is None:
-        raise ValueError("sd.method draft_model needs sd.draft; use sd=draft_model sd.draft.location=PATH")
+        raise ValueError(
+            "sd.method draft_model needs sd.draft; use sd=draft_model sd.draft.location=PATH"
+        )
     return SdSpec(
         method=conf.method,
-        draft=model_spec(conf.draft) if conf.draft and conf.method is DraftMethod.draft_model else None,
+        draft=model_spec(conf.draft)
+        if conf.draft and conf.method is DraftMethod.draft_model
+        else None,
         ngram_min=conf.ngram_min,
         ngram_max=conf.ngram_max,
         synthetic_acceptance=tuple(conf.synthetic_acceptance),
@@ -139,11 +165,19 @@ def check_points(points: list[SweepPoint]) -> None:
     """What can be known before anything is loaded: vocabularies, experts, context, workload."""
     for point in points:
         if point.workload.name not in NAMES:
-            raise ValueError(f"workload must be one of {', '.join(NAMES)}; got {point.workload.name!r}")
+            raise ValueError(
+                f"workload must be one of {', '.join(NAMES)}; got {point.workload.name!r}"
+            )
         if point.gamma and point.sd.method is DraftMethod.none:
-            raise ValueError(f"gamma {point.gamma} needs a draft method; choose sd=... or gamma=[0]")
+            raise ValueError(
+                f"gamma {point.gamma} needs a draft method; choose sd=... or gamma=[0]"
+            )
         if point.target.source is ModelSource.shape and point.workload.name != "random":
-            raise ValueError(f"model {point.target.name} is a shape without a tokenizer; use workload=random")
+            raise ValueError(
+                f"model {point.target.name} is a shape without a tokenizer; use workload=random"
+            )
+    if len(drafts := {p.sd.draft for p in points if p.sd.draft}) > 1:
+        raise ValueError(f"a sweep has one draft model, got {len(drafts)}; run one sweep for each")
     for point in {(p.target, p.sd.draft, p.top_k, p.gamma): p for p in points}.values():
         _check_models(point)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -12,21 +12,21 @@ from omegaconf import MISSING
 from moesd_dist.records import Device, DraftMethod, ModelSource
 
 
-class Launcher(str, Enum):
+class Launcher(StrEnum):
     """Where engines live: in Ray actors, or in this process."""
 
     ray = "ray"
     inline = "inline"
 
 
-class ForeignLoadPolicy(str, Enum):
+class ForeignLoadPolicy(StrEnum):
     """What happens to a repeat during which others used the processor."""
 
     flag = "flag"
     refuse = "refuse"
 
 
-class EngineKind(str, Enum):
+class EngineKind(StrEnum):
     transformers = "transformers"
 
 
@@ -132,7 +132,7 @@ class TrackingConf:
 
 @dataclass
 class SweepConf:
-    """Axes are lists; one value is a list of one. `axes` sweeps any other field of a point."""
+    """Axes are lists; one value is a list of one. `+sweep.axes={workload.seed: [0, 1]}` sweeps any other field."""
 
     name: str = "sweep"
     batch_size: list[int] = field(default_factory=lambda: [1])

@@ -8,11 +8,12 @@ from typing import NoReturn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from moesd_dist.records import Infeasible, Measurement, Outcome
+from moesd_dist.records import Infeasible, Measurement, Outcome, Role, SweepPoint
 from moesd_dist.sweep.statistics import speedup, target_efficiency
 
 USAGE_ERROR = 2
 POINTS_FAILED = 3
+INTERRUPTED = 130
 
 
 class ConsoleProgress:
@@ -40,27 +41,45 @@ class ConsoleProgress:
     def advance(self, outcome: Outcome) -> None:
         self._done += 1
         self._bar.update(self._task, completed=self._done)
-        self._bar.console.print(f"[{self._done}/{self._total}] {one_line(outcome)}", markup=False, highlight=False)  # fmt: skip
+        self._bar.console.print(f"[{self._done}/{self._total}] {one_line(outcome)}", markup=False, highlight=False, soft_wrap=True)  # fmt: skip
 
     def end(self) -> None:
         self._bar.stop()
 
 
+def name(point: SweepPoint) -> str:
+    """A point by its axes."""
+    text = f"B={point.batch_size} gamma={point.gamma}"
+    if point.role is Role.control:
+        text += " control"
+    if point.top_k is not None:
+        text += f" top_k={point.top_k}"
+    return text + (f" temperature={point.temperature:g}" if point.temperature else "")
+
+
 def one_line(outcome: Outcome) -> str:
     """A point and how it went."""
     point = outcome.point
-    name = f"B={point.batch_size} gamma={point.gamma}"
-    if point.top_k is not None:
-        name += f" top_k={point.top_k}"
     if not isinstance(outcome, Measurement):
         kind = "infeasible" if isinstance(outcome, Infeasible) else "failed"
-        return f"{name} {kind}: {outcome.reason}"
+        return f"{name(point)} {kind}: {outcome.reason}"
     tokens_per_s = sum(r.tokens for r in outcome.repeats) / sum(r.seconds for r in outcome.repeats)
-    text = f"{name} {tokens_per_s:.1f} tokens/s"
+    text = f"{name(point)} {tokens_per_s:.1f} tokens/s"
     if point.gamma:
-        text += f", speedup {speedup(outcome):.2f}, target efficiency {target_efficiency(outcome):.2f}"
+        text += (
+            f", speedup {speedup(outcome):.2f}, target efficiency {target_efficiency(outcome):.2f}"
+        )
         text += f", acceptance length {outcome.acceptance_length:.2f}"
     return text + (f" ({', '.join(outcome.flags)})" if outcome.flags else "")
+
+
+def explain(error: Exception) -> str:
+    """An error of Hydra or OmegaConf with its cause, without their search paths and key dumps."""
+    text = str(error).split("Config search path")[0]
+    if error.__cause__ is not None and type(error).__module__.startswith("hydra"):
+        text += f": {str(error.__cause__).splitlines()[0]}"
+    lines = [line for line in text.splitlines() if not line.strip().startswith("object_type=")]
+    return " ".join(" ".join(lines).split())
 
 
 def fail(message: object, code: int = USAGE_ERROR) -> NoReturn:

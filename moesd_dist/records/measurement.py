@@ -30,7 +30,9 @@ class Repeat:
     tokens: int  # emitted by all sequences, bonus tokens included
     drafted: int
     accepted: int
-    accepted_per_position: tuple[int, ...] = ()  # unconditional: rounds whose position i was accepted
+    accepted_per_position: tuple[
+        int, ...
+    ] = ()  # unconditional: rounds whose position i was accepted
     sequence_rounds: int  # rounds x sequences: what acceptance is counted over
     draft_s: float
     target_s: float  # target forwards: verification, or decoding at gamma = 0

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from enum import Enum
+from enum import StrEnum
 
 from moesd_dist.records.identity import identity
 
 
-class ModelSource(str, Enum):
+class ModelSource(StrEnum):
     """Where weights come from; `shape` has none, so they are random."""
 
     embedded = "embedded"
@@ -16,7 +16,7 @@ class ModelSource(str, Enum):
     shape = "shape"
 
 
-class DraftMethod(str, Enum):
+class DraftMethod(StrEnum):
     """How draft tokens are proposed; `none` is the autoregressive baseline."""
 
     none = "none"
@@ -24,12 +24,12 @@ class DraftMethod(str, Enum):
     ngram = "ngram"
 
 
-class Device(str, Enum):
+class Device(StrEnum):
     cpu = "cpu"
     cuda = "cuda"
 
 
-class Role(str, Enum):
+class Role(StrEnum):
     """`control` is a baseline measured as if it were SD: the A/A run that shows the noise."""
 
     baseline = "baseline"

@@ -43,7 +43,9 @@ class EngineActor:
 class RayExecutor:
     """Keeps one group in flight per engine; Ray decides which engines run at once."""
 
-    def __init__(self, make_engine: MakeEngine, limit: LoadLimit, settings: ClusterSettings) -> None:
+    def __init__(
+        self, make_engine: MakeEngine, limit: LoadLimit, settings: ClusterSettings
+    ) -> None:
         self._make, self._limit, self._settings = make_engine, limit, settings
         self._queues: dict[EngineKey, deque[Group]] = {}
         self._actors: dict[EngineKey, Any] = {}

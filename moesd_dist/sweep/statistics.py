@@ -123,8 +123,8 @@ def _decomposition(m: Measurement) -> dict[str, float]:
 
 
 def _median(repeats: Sequence[Repeat], name: str) -> float:
-    return median(getattr(repeat, name) for repeat in repeats)
+    return float(median(getattr(repeat, name) for repeat in repeats))
 
 
 def _per_round(repeats: Sequence[Repeat], name: str) -> float:
-    return sum(getattr(r, name) for r in repeats) / sum(r.rounds for r in repeats)
+    return float(sum(getattr(r, name) for r in repeats) / sum(r.rounds for r in repeats))

@@ -24,7 +24,9 @@ def draw_prompts(
     if spec.name == "random":
         return [_random_tokens(spec, rng, vocab_size) for _ in range(count)]
     if encode is None:
-        raise ValueError(f"workload {spec.name} is text and the model has no tokenizer; use workload=random")
+        raise ValueError(
+            f"workload {spec.name} is text and the model has no tokenizer; use workload=random"
+        )
     if spec.name == "jsonl":
         return _from_file(spec, rng, count, encode)
     return [_excerpt(spec, rng, encode) for _ in range(count)]
@@ -63,7 +65,9 @@ def held_out(name: str) -> tuple[Document, ...]:
     return documents
 
 
-def _from_file(spec: WorkloadSpec, rng: random.Random, count: int, encode: Encode) -> list[list[int]]:
+def _from_file(
+    spec: WorkloadSpec, rng: random.Random, count: int, encode: Encode
+) -> list[list[int]]:
     """Whole prompts of the wanted lengths in a seeded order, repeated if the file is short."""
     encoded = [encode(text) for text in read_jsonl(spec.path)]
     fitting = [p for p in encoded if spec.prompt_tokens_min <= len(p) <= spec.prompt_tokens_max]
@@ -101,5 +105,7 @@ def _prompt_of(line: str, path: str, number: int) -> str:
     if prompt is None and isinstance(entry, dict):
         prompt = next(iter(entry.get("turns") or []), None)
     if not isinstance(prompt, str):
-        raise ValueError(f'{path} line {number} has neither "prompt" nor "turns"; see workload=jsonl')
+        raise ValueError(
+            f'{path} line {number} has neither "prompt" nor "turns"; see workload=jsonl'
+        )
     return prompt

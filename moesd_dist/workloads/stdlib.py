@@ -18,7 +18,9 @@ from pathlib import Path
 
 HELD_OUT_ONE_IN = 16
 # Tests are not part of every installation, codec tables are numbers, topics are read as prose.
-SKIPPED_PARTS = frozenset({"test", "tests", "idle_test", "site-packages", "encodings", "pydoc_data"})
+SKIPPED_PARTS = frozenset(
+    {"test", "tests", "idle_test", "site-packages", "encodings", "pydoc_data"}
+)
 MIN_DOCUMENT_CHARS = 400
 
 

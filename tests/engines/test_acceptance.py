@@ -32,9 +32,7 @@ def test_greedy_keeps_the_leading_agreement(drafted, proposed, accepted, followi
 
 def test_synthetic_rates_are_met_whatever_the_logits_say():
     rows, rates = 20_000, (0.9, 0.5, 0.2)
-    drafts = Drafts(
-        tokens=torch.zeros(rows, 3, dtype=torch.int64), proposed=torch.full((rows,), 3)
-    )
+    drafts = Drafts(tokens=torch.zeros(rows, 3, dtype=torch.int64), proposed=torch.full((rows,), 3))
     rule = synthetic(rates, greedy, torch.Generator().manual_seed(0))
     accepted = rule(logits_choosing(1, 2, 3, 4).expand(rows, -1, -1), drafts).accepted
     reached = [float((accepted > place).float().mean()) for place in range(3)]
@@ -43,9 +41,7 @@ def test_synthetic_rates_are_met_whatever_the_logits_say():
 
 def test_a_single_synthetic_rate_serves_all_positions():
     rows = 20_000
-    drafts = Drafts(
-        tokens=torch.zeros(rows, 2, dtype=torch.int64), proposed=torch.full((rows,), 2)
-    )
+    drafts = Drafts(tokens=torch.zeros(rows, 2, dtype=torch.int64), proposed=torch.full((rows,), 2))
     rule = synthetic((0.8,), greedy, torch.Generator().manual_seed(1))
     accepted = rule(logits_choosing(1, 2, 3).expand(rows, -1, -1), drafts).accepted
     assert float(accepted.float().mean()) == pytest.approx(0.8 + 0.64, abs=0.02)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 
 import pytest
-
 from transformers import AttentionInterface  # noqa: F401  (importable before any model loads)
 
 OUTPUT = 24

@@ -12,7 +12,7 @@ ATTENTION = "moesd_ragged"
 
 
 def ragged_attention(
-    module: nn.Module,
+    _module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
-from moesd_dist.engines.transformers import acceptance, experts_path, host
+from moesd_dist.engines.transformers import host
 from moesd_dist.engines.transformers.clocks import clock_for
-from moesd_dist.engines.transformers.drafts import Drafter, ModelDrafter, NgramDrafter, NoDrafter
-from moesd_dist.engines.transformers.forward import RaggedModel
-from moesd_dist.engines.transformers.load import load_model, load_tokenizer, num_experts_of
+from moesd_dist.engines.transformers.pair import Pair, make_drafter, make_rule
 from moesd_dist.engines.transformers.prefill import PrefilledPrompts
-from moesd_dist.engines.transformers.ragged_cache import RaggedCache
-from moesd_dist.engines.transformers.rounds import Round, RoundRunner
-from moesd_dist.engines.transformers.routing import RoutingRecorder, own_top_k, set_top_k
-from moesd_dist.engines.transformers.window import (
-    Batch,
-    accepted_per_position,
-    full_batch,
-    median_of,
-    until_empty,
-)
+from moesd_dist.engines.transformers.rounds import RoundRunner
+from moesd_dist.engines.transformers.window import Batch, full_batch, to_repeat, until_empty
 from moesd_dist.models.shape import bytes_per_value, shape_of
 from moesd_dist.models.sources import resolve_config
-from moesd_dist.records import Device, DraftMethod, Infeasible, ModelSpec, Repeat, SweepPoint
+from moesd_dist.records import Device, Infeasible, ModelSpec, Repeat, SweepPoint
 from moesd_dist.workloads.prompts import draw_prompts
 
 
@@ -106,7 +95,14 @@ class TransformersEngine:
         if repeat < protocol.end_to_end_repeats:
             batch, runner = self._start(point, repeat)
             tail = until_empty(runner, batch, gamma=point.gamma, output_tokens=work.output_tokens)
-        return _repeat(rounds, point.gamma, routing, foreign, batch.pool.seconds, tail)
+        return to_repeat(
+            rounds,
+            gamma=point.gamma,
+            routing=routing,
+            foreign=foreign,
+            prefill_s=batch.pool.seconds,
+            tail=tail,
+        )
 
     def routing(self, point: SweepPoint) -> tuple[int, int]:
         recorder = self._prepare(point).recorder
@@ -158,103 +154,9 @@ class TransformersEngine:
         return Batch(pool, caches, self._device), runner
 
 
-class Pair:
-    """The loaded target and draft, with the routing recorder of the target."""
-
-    def __init__(
-        self,
-        target: ModelSpec,
-        draft: ModelSpec | None,
-        device: torch.device,
-        experts_implementation: str,
-        count_routing: bool,
-    ) -> None:
-        self._model: Any = load_model(target, device)
-        self._own_top_k = own_top_k(self._model)
-        layers = len(experts_path.experts_modules(self._model))
-        self.recorder = RoutingRecorder(layers, num_experts_of(self._model), device)
-        self.recorder.enabled = count_routing
-        self.experts_implementation = experts_path.install(
-            self._model, implementation=experts_implementation, recorder=self.recorder
-        )
-        self.models = [RaggedModel(self._model)]
-        if draft is not None:
-            model = load_model(draft, device)
-            recorder = RoutingRecorder(
-                len(experts_path.experts_modules(model)), num_experts_of(model), device
-            )
-            experts_path.install(model, implementation=experts_implementation, recorder=recorder)
-            self.models.append(RaggedModel(model))
-        self._tokenizer = load_tokenizer(target)
-
-    @property
-    def encode(self) -> Any:
-        if self._tokenizer is None:
-            return None
-        return lambda text: self._tokenizer.encode(text, add_special_tokens=False)
-
-    def use_top_k(self, top_k: int | None) -> None:
-        wanted = self._own_top_k if top_k is None else top_k
-        if wanted and wanted != own_top_k(self._model):
-            set_top_k(self._model, wanted)
-
-
 def pool_size(batch_size: int) -> int:
     """Prompts to prefill: a batch, and a quarter more to replace the fast sequences with.
 
     When they are used up the pool starts over, with prompts whose first sequences are long past.
     """
     return batch_size + batch_size // 4 + 1
-
-
-def make_drafter(
-    point: SweepPoint, pair: Pair, caches: list[RaggedCache], generator: torch.Generator
-) -> Drafter:
-    if point.gamma == 0:
-        return NoDrafter()
-    if point.sd.method is DraftMethod.ngram:
-        return NgramDrafter(point.sd.ngram_min, point.sd.ngram_max)
-    return ModelDrafter(pair.models[1], caches[1], point.temperature, generator)
-
-
-def make_rule(point: SweepPoint, generator: torch.Generator) -> acceptance.Rule:
-    rule = acceptance.greedy
-    if point.temperature > 0:
-        rule = acceptance.sampled(point.temperature, generator)
-    if point.gamma and point.sd.synthetic_acceptance:
-        return acceptance.synthetic(point.sd.synthetic_acceptance, rule, generator)
-    return rule
-
-
-def _repeat(
-    rounds: list[Round],
-    gamma: int,
-    routing: tuple[torch.Tensor, int, int],
-    foreign: float,
-    prefill_s: float,
-    tail: tuple[float, int],
-) -> Repeat:
-    load, seen, layer_forwards = routing
-    return Repeat(
-        seconds=sum(r.seconds for r in rounds),
-        rounds=len(rounds),
-        tokens=sum(r.tokens for r in rounds),
-        drafted=sum(sum(r.proposed) for r in rounds),
-        accepted=sum(sum(r.accepted) for r in rounds),
-        accepted_per_position=accepted_per_position(rounds, gamma),
-        sequence_rounds=sum(len(r.accepted) for r in rounds),
-        draft_s=sum(r.draft_s for r in rounds),
-        target_s=sum(r.target_s for r in rounds),
-        reject_s=sum(r.reject_s for r in rounds),
-        tokens_per_forward=gamma + 1,
-        median_target_s=median_of(rounds, lambda r: r.target_s),
-        median_draft_s=median_of(rounds, lambda r: r.draft_s),
-        experts_seen=seen,
-        layer_forwards=layer_forwards,
-        expert_load=tuple(tuple(row) for row in load.tolist()),
-        mean_context=sum(r.context for r in rounds) / len(rounds),
-        foreign_cpu=foreign,
-        prefill_s=prefill_s,
-        end_to_end_s=tail[0],
-        end_to_end_tokens=tail[1],
-    )

@@ -7,7 +7,7 @@ the routing they compute. `batched_mm` copies an expert's weights for every toke
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -60,13 +60,18 @@ def experts_forward(module: Any, hidden: Tensor, chosen: Tensor, weights: Tensor
     path: ExpertsPath = module.moesd_path
     recorder, packed = path.recorder, path.packed
     if not recorder.recording and packed is None:
-        return grouped_mm_experts_forward(module, hidden, chosen, weights)
+        return grouped(module, hidden, chosen, weights)
     counts = recorder.count(chosen)
     if recorder.recording:
         recorder.add(path.layer, counts, chosen.shape[-1])
     if packed is None:
-        return grouped_mm_experts_forward(module, hidden, chosen, weights)
+        return grouped(module, hidden, chosen, weights)
     return packed.forward(hidden, chosen, weights, counts)
+
+
+def grouped(module: Any, hidden: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+    """transformers' own grouped matrix product."""
+    return cast(Tensor, grouped_mm_experts_forward(module, hidden, chosen, weights))
 
 
 def experts_modules(model: nn.Module) -> list[Any]:

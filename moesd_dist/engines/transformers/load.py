@@ -41,9 +41,7 @@ def load_config(spec: ModelSpec) -> Any:
     """The config that the model runs with; asks the hub where the spec names one."""
     plain = resolve_config(spec)
     if plain is None:
-        stored = AutoConfig.from_pretrained(
-            spec.location, trust_remote_code=spec.trust_remote_code
-        )
+        stored = AutoConfig.from_pretrained(spec.location, trust_remote_code=spec.trust_remote_code)
         plain = finish_config(stored.to_dict(), spec)
     return AutoConfig.for_model(plain.pop("model_type"), **plain)
 
@@ -56,7 +54,9 @@ def _weights(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Any:
     if factors == WideningFactors():
         return plain.to(device)
     state = dict(widen_state(plain.state_dict(), factors))
-    wide = type(plain).from_pretrained(None, config=load_config(spec), state_dict=state, dtype=dtype)
+    wide = type(plain).from_pretrained(
+        None, config=load_config(spec), state_dict=state, dtype=dtype
+    )
     return wide.to(device)
 
 

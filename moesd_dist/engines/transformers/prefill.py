@@ -48,7 +48,12 @@ class PrefilledPrompts:
         return cache
 
     def _forward(
-        self, model: RaggedModel, cache: RaggedCache, first: int, prompts: list[list[int]], width: int
+        self,
+        model: RaggedModel,
+        cache: RaggedCache,
+        first: int,
+        prompts: list[list[int]],
+        width: int,
     ) -> None:
         """Right-padded: what padding writes lies beyond each row's length and is never seen."""
         padded = [prompt[:-1] + [0] * (width + 1 - len(prompt)) for prompt in prompts]

@@ -27,7 +27,9 @@ class RaggedCache(Cache):
     def aim(self, rows: slice | Tensor, positions: Tensor, length: int) -> None:
         """Next forward: int64 positions [rows, new tokens]; attention sees the first `length` slots."""
         if length > self.capacity:
-            raise ValueError(f"{length} tokens exceed the cache's {self.capacity}; raise its capacity")
+            raise ValueError(
+                f"{length} tokens exceed the cache's {self.capacity}; raise its capacity"
+            )
         index = torch.arange(self.rows, device=positions.device)[rows]
         self.targets = (index[:, None], positions)
         self.active, self.length = rows, length

@@ -42,7 +42,9 @@ class Sequences:
         emitted = torch.cat([drafts, next_token[:, None]], 1)
         emitted.scatter_(1, accepted[:, None], next_token[:, None])
         places = self.lengths[:, None] + torch.arange(emitted.shape[1], device=emitted.device)
-        self.tokens.scatter_(1, places, emitted)  # beyond a row's new length: overwritten next round
+        self.tokens.scatter_(
+            1, places, emitted
+        )  # beyond a row's new length: overwritten next round
         self.lengths = self.lengths + accepted + 1
         self._upper = [upper + emitted.shape[1] for upper in self._upper]
 

@@ -11,6 +11,7 @@ from moesd_dist.engines.transformers.prefill import PrefilledPrompts
 from moesd_dist.engines.transformers.ragged_cache import RaggedCache
 from moesd_dist.engines.transformers.rounds import Round, RoundRunner
 from moesd_dist.engines.transformers.sequences import Sequences
+from moesd_dist.records import Repeat
 
 MakeRunner = Callable[[list[RaggedCache]], RoundRunner]
 
@@ -86,3 +87,38 @@ def accepted_per_position(rounds: list[Round], gamma: int) -> tuple[int, ...]:
 
 def median_of(rounds: list[Round], phase: Callable[[Round], float]) -> float:
     return median(phase(one) for one in rounds)
+
+
+def to_repeat(
+    rounds: list[Round],
+    *,
+    gamma: int,
+    routing: tuple[torch.Tensor, int, int],
+    foreign: float,
+    prefill_s: float,
+    tail: tuple[float, int],
+) -> Repeat:
+    load, seen, layer_forwards = routing
+    return Repeat(
+        seconds=sum(r.seconds for r in rounds),
+        rounds=len(rounds),
+        tokens=sum(r.tokens for r in rounds),
+        drafted=sum(sum(r.proposed) for r in rounds),
+        accepted=sum(sum(r.accepted) for r in rounds),
+        accepted_per_position=accepted_per_position(rounds, gamma),
+        sequence_rounds=sum(len(r.accepted) for r in rounds),
+        draft_s=sum(r.draft_s for r in rounds),
+        target_s=sum(r.target_s for r in rounds),
+        reject_s=sum(r.reject_s for r in rounds),
+        tokens_per_forward=gamma + 1,
+        median_target_s=median_of(rounds, lambda r: r.target_s),
+        median_draft_s=median_of(rounds, lambda r: r.draft_s),
+        experts_seen=seen,
+        layer_forwards=layer_forwards,
+        expert_load=tuple(tuple(row) for row in load.tolist()),
+        mean_context=sum(r.context for r in rounds) / len(rounds),
+        foreign_cpu=foreign,
+        prefill_s=prefill_s,
+        end_to_end_s=tail[0],
+        end_to_end_tokens=tail[1],
+    )

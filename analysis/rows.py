@@ -1,0 +1,96 @@
+"""The cells of a sweep's table as text, one row a point."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from analysis.series import Setting, by_gamma, by_setting, label, measured, of_role, setting
+from moesd_dist.records import Infeasible, Interval, Measurement, Outcome, Role
+from moesd_dist.sweep.statistics import metrics, paired_interval, speedup
+
+BEST = "*"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """Cells by column; a column that is missing here has nothing to say of this point."""
+
+    cells: dict[str, str]
+    is_best: bool = False
+
+
+def sd_rows(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[Row]:
+    """SD and control points in the order of setting, gamma and batch; controls come first."""
+    shown = [o for o in outcomes if o.point.role is not Role.baseline]
+    best = {m.point.point_id for m in best_per_gamma(measured(outcomes))}
+    return [_sd_row(o, names, o.point.point_id in best) for o in _ordered(shown, names)]
+
+
+def baseline_rows(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[Row]:
+    """What a sweep without SD is of: throughput, decoding time and activated experts."""
+    shown = of_role(outcomes, Role.baseline)
+    return [_baseline_row(outcome, names) for outcome in _ordered(shown, names)]
+
+
+def best_per_gamma(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """The highest speedup of each line that has more than one batch size."""
+    settings = by_setting(measurements).values()
+    lines = [line for members in settings for line in by_gamma(members).values()]
+    return [max(line, key=speedup) for line in lines if len(line) > 1]
+
+
+def with_interval(value: float, interval: Interval | None) -> str:
+    """Such as `1.43 [1.38, 1.49]`; the value alone after a single repeat."""
+    return f"{value:.2f}" + (f" [{interval.low:.2f}, {interval.high:.2f}]" if interval else "")
+
+
+def _ordered(outcomes: Iterable[Outcome], names: Sequence[str]) -> list[Outcome]:
+    members = list(outcomes)
+    places = {found: i for i, found in enumerate(dict.fromkeys(_of(o, names) for o in members))}
+    return sorted(members, key=lambda o: (places[_of(o, names)], o.point.gamma, o.point.batch_size))
+
+
+def _of(outcome: Outcome, names: Sequence[str]) -> Setting:
+    return setting(outcome.point, names)
+
+
+def _sd_row(outcome: Outcome, names: Sequence[str], is_best: bool) -> Row:
+    point = outcome.point
+    cells = _place(outcome, names) | {"gamma": str(point.gamma)}
+    if isinstance(outcome, Measurement):
+        found = metrics(outcome)
+        if point.gamma:
+            cells["acceptance_length"] = f"{outcome.acceptance_length:.2f}"
+            cells["sigma"] = f"{outcome.sigma:.3f}"
+        cells["target_efficiency"] = f"{found['target_efficiency']:.3f}"
+        interval = paired_interval(outcome.paired_speedups())
+        mark = BEST if is_best else " "
+        cells["speedup"] = f"{with_interval(found['speedup'], interval)}{mark}"
+        if "activated_experts" in found:
+            decode, verify = found["baseline_activated_experts"], found["activated_experts"]
+            cells["activated_experts"] = f"{decode:.1f} -> {verify:.1f}"
+    return Row(cells=cells | {"flags": _flags(outcome)}, is_best=is_best)
+
+
+def _baseline_row(outcome: Outcome, names: Sequence[str]) -> Row:
+    cells = _place(outcome, names)
+    if isinstance(outcome, Measurement):
+        found = metrics(outcome)
+        cells["tokens_per_s"] = f"{found['tokens_per_s']:.1f}"
+        cells["target_decode_ms"] = f"{1e3 * found['target_decode_s']:.3f}"
+        if "activated_experts" in found:
+            cells["activated_experts"] = f"{found['activated_experts']:.1f}"
+    return Row(cells=cells | {"flags": _flags(outcome)})
+
+
+def _place(outcome: Outcome, names: Sequence[str]) -> dict[str, str]:
+    axes = dict(_of(outcome, names))
+    return {label(n): axes.get(label(n), "") for n in names} | {"B": str(outcome.point.batch_size)}
+
+
+def _flags(outcome: Outcome) -> str:
+    control = ["A/A"] if outcome.point.role is Role.control else []
+    if isinstance(outcome, Measurement):
+        return ", ".join([*control, *outcome.flags]).replace("_", " ")
+    return ", ".join([*control, "infeasible" if isinstance(outcome, Infeasible) else "failed"])

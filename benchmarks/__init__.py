@@ -1,0 +1,1 @@
+"""Printed tables of speed; never run as tests."""

@@ -1,0 +1,75 @@
+"""A loaded target with its draft, and what a point makes of them: its drafter and its rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from moesd_dist.engines.transformers import acceptance, experts_path
+from moesd_dist.engines.transformers.drafts import Drafter, ModelDrafter, NgramDrafter, NoDrafter
+from moesd_dist.engines.transformers.forward import RaggedModel
+from moesd_dist.engines.transformers.load import load_model, load_tokenizer, num_experts_of
+from moesd_dist.engines.transformers.ragged_cache import RaggedCache
+from moesd_dist.engines.transformers.routing import RoutingRecorder, own_top_k, set_top_k
+from moesd_dist.records import DraftMethod, ModelSpec, SweepPoint
+
+
+class Pair:
+    """The loaded target and draft, with the routing recorder of the target."""
+
+    def __init__(
+        self,
+        target: ModelSpec,
+        draft: ModelSpec | None,
+        device: torch.device,
+        experts_implementation: str,
+        count_routing: bool,
+    ) -> None:
+        self._model: Any = load_model(target, device)
+        self._own_top_k = own_top_k(self._model)
+        layers = len(experts_path.experts_modules(self._model))
+        self.recorder = RoutingRecorder(layers, num_experts_of(self._model), device)
+        self.recorder.enabled = count_routing
+        self.experts_implementation = experts_path.install(
+            self._model, implementation=experts_implementation, recorder=self.recorder
+        )
+        self.models = [RaggedModel(self._model)]
+        if draft is not None:
+            model = load_model(draft, device)
+            recorder = RoutingRecorder(
+                len(experts_path.experts_modules(model)), num_experts_of(model), device
+            )
+            experts_path.install(model, implementation=experts_implementation, recorder=recorder)
+            self.models.append(RaggedModel(model))
+        self._tokenizer = load_tokenizer(target)
+
+    @property
+    def encode(self) -> Any:
+        if self._tokenizer is None:
+            return None
+        return lambda text: self._tokenizer.encode(text, add_special_tokens=False)
+
+    def use_top_k(self, top_k: int | None) -> None:
+        wanted = self._own_top_k if top_k is None else top_k
+        if wanted and wanted != own_top_k(self._model):
+            set_top_k(self._model, wanted)
+
+
+def make_drafter(
+    point: SweepPoint, pair: Pair, caches: list[RaggedCache], generator: torch.Generator
+) -> Drafter:
+    if point.gamma == 0:
+        return NoDrafter()
+    if point.sd.method is DraftMethod.ngram:
+        return NgramDrafter(point.sd.ngram_min, point.sd.ngram_max)
+    return ModelDrafter(pair.models[1], caches[1], point.temperature, generator)
+
+
+def make_rule(point: SweepPoint, generator: torch.Generator) -> acceptance.Rule:
+    rule: acceptance.Rule = acceptance.greedy
+    if point.temperature > 0:
+        rule = acceptance.sampled(point.temperature, generator)
+    if point.gamma and point.sd.synthetic_acceptance:
+        return acceptance.synthetic(point.sd.synthetic_acceptance, rule, generator)
+    return rule

@@ -1,0 +1,80 @@
+"""Baseline and SD are measured in turn, and every wanted point gets exactly one outcome."""
+
+from __future__ import annotations
+
+import pytest
+
+from moesd_dist.records import Failed, Infeasible, Measurement, Role
+from moesd_dist.sweep.grid import expand
+from moesd_dist.sweep.pairing import LoadLimit, engine_key, groups, measure_group
+
+
+def test_repeats_interleave_forwards_and_backwards(base, formula_engine):
+    engine = formula_engine()
+    (group,) = groups(expand(base(), {"gamma": [1, 3]}), finished=())
+    measure_group(engine, group, LoadLimit())
+    assert [gamma for _, gamma, _ in engine.log] == [0, 1, 3, 3, 1, 0, 0, 1, 3]
+    assert [repeat for _, _, repeat in engine.log] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def test_one_baseline_serves_all_gammas(base, formula_engine):
+    engine = formula_engine()
+    (group,) = groups(expand(base(), {"gamma": [1, 2, 3]}), finished=())
+    outcomes = measure_group(engine, group, LoadLimit())
+    assert [o.point.gamma for o in outcomes] == [0, 1, 2, 3]
+    assert len({o.baseline for o in outcomes}) == 1
+
+
+def test_speedups_pair_the_repeats_of_the_same_number(base, formula_engine):
+    (group,) = groups(expand(base(), {"gamma": [2], "batch_size": [2]}), finished=())
+    measured = measure_group(formula_engine(), group, LoadLimit())[1]
+    assert isinstance(measured, Measurement)
+    # Each repeat is slower than the last for both, so every paired ratio is the same: half of two
+    # drafts is accepted, two tokens a round for twice the time.
+    assert measured.paired_speedups() == pytest.approx([1.0, 1.0, 1.0])
+
+
+def test_only_missing_points_are_wanted_and_a_finished_baseline_is_not_recorded_again(
+    base, formula_engine
+):
+    points = expand(base(), {"gamma": [1, 3]})
+    finished = {points[0].point_id, points[1].point_id}
+    (group,) = groups(points, finished)
+    outcomes = measure_group(formula_engine(), group, LoadLimit())
+    assert [o.point.gamma for o in outcomes] == [3]
+
+
+def test_a_finished_group_is_not_visited(base):
+    points = expand(base(), {"gamma": [1], "batch_size": [1, 2]})
+    finished = {p.point_id for p in points if p.batch_size == 1}
+    assert [g.baseline.batch_size for g in groups(points, finished)] == [2]
+
+
+def test_a_point_that_does_not_fit_is_infeasible_and_so_is_its_group(base, formula_engine):
+    (group,) = groups(expand(base(), {"batch_size": [64], "gamma": [1]}), finished=())
+    outcomes = measure_group(formula_engine(memory=32), group, LoadLimit())
+    assert [type(o) for o in outcomes] == [Infeasible, Infeasible]
+    assert [o.point.gamma for o in outcomes] == [0, 1]
+
+
+def test_foreign_load_is_flagged_or_refused(base, formula_engine):
+    engine = formula_engine()
+    engine.foreign_cpu = 0.9
+    (group,) = groups(expand(base(), {"gamma": [1]}), finished=())
+    flagged = measure_group(engine, group, LoadLimit(cores=0.5))
+    refused = measure_group(engine, group, LoadLimit(cores=0.5, refuse=True))
+    assert [o.flags for o in flagged] == [("foreign_load",)] * 2
+    assert all(isinstance(o, Failed) and "0.9 cores" in o.reason for o in refused)
+
+
+def test_points_of_one_model_pair_share_an_engine(base):
+    points = expand(base(), {"batch_size": [1, 2], "top_k": [2, 4], "gamma": [1, 3]})
+    assert len({engine_key(group) for group in groups(points, finished=())}) == 1
+
+
+def test_a_control_is_measured_as_a_point_of_its_own(base, formula_engine):
+    engine = formula_engine()
+    (group,) = groups(expand(base(), {"gamma": [0]}, control=True), finished=())
+    outcomes = measure_group(engine, group, LoadLimit())
+    assert [o.point.role for o in outcomes] == [Role.baseline, Role.control]
+    assert len(engine.log) == 6
