@@ -174,7 +174,7 @@ def main() -> None:
         bench.recorder.take()
         counted()
         _, seen, forwards = bench.recorder.take()
-        count = bytes_read(seen / forwards)
+        count = bytes_read(sum(seen) / forwards)
         steps = {
             "ours": counted,
             "uncounted": bench.our_step(prompts, counting=False),
@@ -186,7 +186,7 @@ def main() -> None:
         middle = {name: median(values) for name, values in found.items()}
         ratios.append(min(middle["grouped_mm"], middle["eager"]) / middle["ours"])
         table.add_row(
-            str(batch_size), f"{seen / forwards:.1f}", spread(found["ours"]),
+            str(batch_size), f"{sum(seen) / forwards:.1f}", spread(found["ours"]),
             spread(found["grouped_mm"]), spread(found["eager"]), f"{ratios[-1]:.2f}x",
             f"{count / middle['ours'] / 1e9:.1f}", f"{count / middle['read'] / 1e9:.1f}",
             f"{(middle['ours'] / middle['uncounted'] - 1) * 100:+.1f} %",

@@ -22,7 +22,7 @@ class Repeat:
     """One timed window in which the batch was always full, plus one end-to-end run if it was asked for.
 
     Seconds are wall-clock sums over the window's rounds; prefill lies outside them.
-    `experts_seen` and `layer_forwards` let the mean of activated experts per layer be derived.
+    `experts_seen` and `layer_forwards` let the means of activated experts be derived.
     """
 
     seconds: float
@@ -40,12 +40,14 @@ class Repeat:
     tokens_per_forward: int  # per sequence in one target forward: gamma + 1
     median_target_s: float
     median_draft_s: float
-    experts_seen: int = 0  # distinct experts, summed over layers and forwards
+    experts_seen: tuple[int, ...] = ()  # [MoE layer] distinct experts, summed over forwards
     layer_forwards: int = 0  # MoE layers x target forwards
     expert_load: tuple[tuple[int, ...], ...] = ()  # [layer][expert] tokens in the window
     mean_context: float = 0.0  # tokens already in the KV cache, over rounds and sequences
     foreign_cpu: float = 0.0  # cores that others kept busy meanwhile
     prefill_s: float = 0.0
+    prompts: int = 0  # prefilled for this repeat
+    prompt_tokens: int = 0  # of all of them
     end_to_end_s: float = 0.0  # a batch from its first round to its last straggler; 0: not run
     end_to_end_tokens: int = 0
 
@@ -98,11 +100,20 @@ class Measurement:
     @property
     def activated_experts(self) -> float:
         """Mean distinct experts hit in one layer by one target forward; 0 for a dense model."""
-        return self._ratio(lambda r: r.experts_seen, lambda r: r.layer_forwards)
+        return self._ratio(lambda r: sum(r.experts_seen), lambda r: r.layer_forwards)
+
+    @property
+    def activated_experts_per_layer(self) -> tuple[float, ...]:
+        """The same for each MoE layer, in model order."""
+        forwards = sum(r.layer_forwards for r in self.repeats)
+        columns = list(zip(*(r.experts_seen for r in self.repeats), strict=True))
+        return tuple(sum(column) * len(columns) / forwards for column in columns)
 
     @property
     def baseline_activated_experts(self) -> float:
-        return _ratio_of_totals(self.baseline, lambda r: r.experts_seen, lambda r: r.layer_forwards)
+        return _ratio_of_totals(
+            self.baseline, lambda r: sum(r.experts_seen), lambda r: r.layer_forwards
+        )
 
     @property
     def end_to_end_speedup(self) -> float:

@@ -64,6 +64,8 @@ def _time_metrics(m: Measurement) -> dict[str, float]:
         "mean_context": fmean(r.mean_context for r in m.repeats),
         "foreign_cpu": max(r.foreign_cpu for r in (*m.repeats, *m.baseline)),
         "prefill_s": fmean(r.prefill_s for r in m.repeats),
+        "prompt_tokens_mean": sum(r.prompt_tokens for r in m.repeats)
+        / max(1, sum(r.prompts for r in m.repeats)),
     }
     for name, ratios in (
         ("speedup", m.paired_speedups()),

@@ -66,7 +66,7 @@ def repeat(
         tokens_per_forward=gamma + 1,
         median_target_s=target_s,
         median_draft_s=gamma * draft_s,
-        experts_seen=round(seen * layer_forwards),
+        experts_seen=(round(seen * layer_forwards),),
         layer_forwards=layer_forwards,
     )
 

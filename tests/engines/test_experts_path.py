@@ -50,5 +50,5 @@ def test_the_recorder_counts_loads_and_distinct_experts():
     recorder.add(1, recorder.count(chosen), 2)
     load, seen, forwards = recorder.take()
     assert load.tolist() == [[0, 0, 0, 0], [1, 2, 0, 1]]
-    assert (seen, forwards) == (3, 1)
-    assert recorder.take()[1:] == (0, 0)
+    assert (seen, forwards) == ((0, 3), 1)
+    assert recorder.take()[1:] == ((0, 0), 0)

@@ -67,4 +67,8 @@ def test_whatever_changes_what_is_measured_changes_the_identity(other: SweepPoin
 
 def test_an_identity_is_taken_of_plain_values_only() -> None:
     with pytest.raises(ValueError, match="plain values only; got complex"):
-        identity(replace(POINT, temperature=1j))  # type: ignore[arg-type]
+        identity(replace(POINT, top_k=1j))  # type: ignore[arg-type]
+
+
+def test_whole_numbers_and_floats_of_a_temperature_are_one_point() -> None:
+    assert replace(POINT, temperature=1).point_id == replace(POINT, temperature=1.0).point_id

@@ -100,7 +100,7 @@ class TransformersEngine:
             gamma=point.gamma,
             routing=routing,
             foreign=foreign,
-            prefill_s=batch.pool.seconds,
+            pool=batch.pool,
             tail=tail,
         )
 

@@ -36,9 +36,9 @@ class RoutingRecorder:
         self._seen[layer] += (counts > 0).sum()
         self._forwards[layer] += 1
 
-    def take(self) -> tuple[Tensor, int, int]:
-        """Load int64 [layers, experts], distinct experts and layer forwards so far; starts anew."""
-        load, seen = self._load.cpu().clone(), int(self._seen.sum())
+    def take(self) -> tuple[Tensor, tuple[int, ...], int]:
+        """Load int64 [layers, experts], distinct experts per layer, layer forwards; starts anew."""
+        load, seen = self._load.cpu().clone(), tuple(self._seen.tolist())
         forwards = int(self._forwards.sum())
         for tensor in (self._load, self._seen, self._forwards):
             tensor.zero_()

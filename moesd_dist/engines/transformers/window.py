@@ -93,9 +93,9 @@ def to_repeat(
     rounds: list[Round],
     *,
     gamma: int,
-    routing: tuple[torch.Tensor, int, int],
+    routing: tuple[torch.Tensor, tuple[int, ...], int],
     foreign: float,
-    prefill_s: float,
+    pool: PrefilledPrompts,
     tail: tuple[float, int],
 ) -> Repeat:
     load, seen, layer_forwards = routing
@@ -118,7 +118,9 @@ def to_repeat(
         expert_load=tuple(tuple(row) for row in load.tolist()),
         mean_context=sum(r.context for r in rounds) / len(rounds),
         foreign_cpu=foreign,
-        prefill_s=prefill_s,
+        prefill_s=pool.seconds,
+        prompts=len(pool.prompts),
+        prompt_tokens=sum(map(len, pool.prompts)),
         end_to_end_s=tail[0],
         end_to_end_tokens=tail[1],
     )

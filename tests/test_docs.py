@@ -1,0 +1,54 @@
+"""What the documents promise exists: links, modules, experiments, settings."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from moesd_dist import build, config
+from moesd_dist.__main__ import CONF
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+
+
+def commands() -> list[list[str]]:
+    """Every `python -m ...` line of a bash block, comments stripped, as words after `-m`."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.S):
+            for line in re.findall(r"python -m (.+)", block):
+                found.append(shlex.split(line, comments=True))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_relative_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_every_command_names_a_module_and_settings_that_exist(words):
+    module, *arguments = words
+    assert find_spec(module) is not None
+    if module == "moesd_dist":
+        overrides = [word for word in arguments if "=" in word]
+        GlobalHydra.instance().clear()
+        config.register()
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = compose("config", overrides=[*overrides, "output=x"])
+        build.conf_from(composed)
+
+
+def test_the_tests_command_of_the_readme_is_what_ci_runs():
+    readme = (ROOT / "README.md").read_text()
+    assert len(re.findall(r"<!-- test -->\n```bash\n(.+)\n```", readme)) == 1
+    assert "<!-- test -->" in (ROOT / ".ci" / "run").read_text()
