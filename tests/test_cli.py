@@ -116,6 +116,12 @@ def test_a_broken_checkpoint_is_one_line(cli, tmp_path, what):
     assert str(folder) in err
 
 
+def test_a_cluster_that_is_not_there_is_one_line(cli):
+    code, _, err = cli("cluster=existing", "model=embedded_small", "cluster.address=auto")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "ray start --head" in err
+
+
 def test_every_experiment_composes_and_checks(cli):
     """Each file of conf/exp gets as far as the tracker, which is told to refuse."""
     for file in sorted((CONF / "exp").glob("*.yaml")):

@@ -106,7 +106,13 @@ def start_ray(settings: ClusterSettings) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if settings.address:
-        ray.init(address=settings.address, logging_level="ERROR", log_to_driver=False)
+        try:
+            ray.init(address=settings.address, logging_level="ERROR", log_to_driver=False)
+        except ConnectionError as error:
+            raise ValueError(
+                f"no Ray cluster answers at cluster.address={settings.address}; start one with "
+                "`ray start --head`, or use cluster=local"
+            ) from error
         return
     ray.init(
         address="local",

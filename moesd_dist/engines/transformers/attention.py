@@ -16,16 +16,20 @@ def ragged_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    attention_mask: Tensor,
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Scaled dot product with the additive mask of `visible_mask`; [rows, new, heads, width]."""
-    grouped = query.shape[1] != key.shape[1]
+    rows, heads, new, _ = query.shape
+    groups = heads // key.shape[1]
+    if groups > 1:  # queries of one key head side by side: torch's own enable_gqa is 2-4x slower
+        query = query.reshape(rows, key.shape[1], groups * new, -1)
+        attention_mask = attention_mask.repeat(1, 1, groups, 1)
     out = nn.functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=grouped
+        query, key, value, attn_mask=attention_mask, scale=scaling
     )
-    return out.transpose(1, 2).contiguous(), None
+    return out.reshape(rows, heads, new, -1).transpose(1, 2).contiguous(), None
 
 
 def visible_mask(positions: Tensor, length: int, dtype: torch.dtype) -> Tensor:

@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from importlib import metadata
+from pathlib import Path
 
 import psutil
 import torch
@@ -50,7 +51,17 @@ def available_bytes(device: torch.device) -> int:
 def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return platform.processor() or platform.machine()
+    return cpu_model()
+
+
+def cpu_model() -> str:
+    """The processor's own name where the system tells it, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def describe(device: torch.device) -> dict[str, str]:
