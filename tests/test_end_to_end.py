@@ -12,7 +12,11 @@ from collections import Counter
 from pathlib import Path
 
 import mlflow
+import pandas
 import pytest
+
+from analysis.export import export
+from analysis.load import load_sweep
 
 REPOSITORY = Path(__file__).parents[1]
 SMALL = [
@@ -112,6 +116,19 @@ def test_pictures_and_report_are_saved_and_logged(first):
     (parent,) = client(folder).search_runs(["1"], "tags.`moesd.kind` = 'sweep'")
     logged = {item.path for item in client(folder).list_artifacts(parent.info.run_id)}
     assert {path.name for path in saved} <= logged
+
+
+def test_a_sweep_is_read_back_and_exported_as_plain_files(first, tmp_path):
+    folder, _ = first
+    measured = load_sweep(f"sqlite:///{folder}/mlflow.db", "moesd-dist", "small")
+    assert len(measured) == POINTS
+    export(measured, tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"points.json", "points.csv", "report.txt", "speedup.png", "experts.png"}
+    rows = pandas.read_csv(tmp_path / "out" / "points.csv")
+    assert sorted(rows["gamma"]) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    with pytest.raises(ValueError, match="there are small"):
+        load_sweep(f"sqlite:///{folder}/mlflow.db", "moesd-dist", "large")
 
 
 def test_the_same_command_again_measures_nothing(first):

@@ -21,7 +21,7 @@ def ragged_attention(
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Scaled dot product with the additive mask of `visible_mask`; [rows, new, heads, width]."""
-    rows, heads, new, _ = query.shape
+    rows, heads, new = query.shape[:3]
     groups = heads // key.shape[1]
     if groups > 1:  # queries of one key head side by side: torch's own enable_gqa is 2-4x slower
         query = query.reshape(rows, key.shape[1], groups * new, -1)

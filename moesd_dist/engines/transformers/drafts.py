@@ -61,7 +61,7 @@ class ModelDrafter:
 
     def _choose(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.temperature == 0:
-            return logits.argmax(-1), None
+            return logits.float().argmax(-1), None
         chances = torch.softmax(logits.float() / self.temperature, -1)
         return torch.multinomial(chances, 1, generator=self.generator).squeeze(-1), chances
 
