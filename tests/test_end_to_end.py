@@ -141,19 +141,19 @@ def test_the_same_command_again_measures_nothing(first):
 
 
 def test_killed_in_the_middle_the_same_command_finishes_the_sweep(tmp_path):
+    longer = [*SMALL, "sweep.repeats=6", "sweep.window_tokens=64"]  # time to be killed in
     killed = subprocess.Popen(
-        command(*SMALL), cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
+        command(*longer), cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
     )
     assert killed.stdout is not None
     for line in killed.stdout:
         if line.startswith("[4/"):  # the second group has begun to arrive
             break
-    time.sleep(0.3)
     killed.send_signal(signal.SIGKILL)
     killed.wait(timeout=30)
     before = finished(tmp_path)
     assert 0 < len(before) < POINTS
-    resumed = run(tmp_path, *SMALL)
+    resumed = run(tmp_path, *longer)
     assert resumed.returncode == 0, resumed.stderr
     assert f"{len(before)} of {POINTS} points were finished" in resumed.stdout
     assert resumed.stdout.count("tokens/s") == POINTS - len(before)

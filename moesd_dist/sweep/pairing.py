@@ -59,7 +59,7 @@ def groups(points: Iterable[SweepPoint], finished: Collection[str]) -> list[Grou
     """What is left to do, by baseline, in the order of the points."""
     members: dict[SweepPoint, list[SweepPoint]] = {}
     for point in points:
-        members.setdefault(_anchor(point), []).append(point)
+        members.setdefault(point.baseline, []).append(point)
     made = []
     for baseline, all_points in members.items():
         missing = [p for p in all_points if p.point_id not in finished]
@@ -68,10 +68,6 @@ def groups(points: Iterable[SweepPoint], finished: Collection[str]) -> list[Grou
             is_new = any(p.role is Role.baseline for p in missing)
             made.append(Group(baseline=baseline, points=rest, baseline_is_new=is_new))
     return made
-
-
-def _anchor(point: SweepPoint) -> SweepPoint:
-    return point.baseline
 
 
 def engine_key(group: Group) -> EngineKey:
