@@ -113,9 +113,14 @@ def test_top_k_can_be_overridden_without_reloading(engine, top_k):
     assert engine.routing(point()) == (64, 8)
 
 
-def test_synthetic_acceptance_follows_its_rate(engine):
-    asked = replace(SD, synthetic_acceptance=(0.8,))
-    wanted = point(sd=asked, batch_size=32, protocol=Protocol(window_tokens=6000, end_to_end_repeats=0))  # fmt: skip
+@pytest.mark.parametrize(
+    "method", [SD, SdSpec(method=DraftMethod.ngram)], ids=["draft model", "n-gram"]
+)
+def test_synthetic_acceptance_follows_its_rate(engine, method):
+    """With n-gram drafts as well, which find no match in random tokens."""
+    asked = replace(method, synthetic_acceptance=(0.8,))
+    text = replace(point().workload, name="random")
+    wanted = point(sd=asked, workload=text, batch_size=32, protocol=Protocol(window_tokens=6000, end_to_end_repeats=0))  # fmt: skip
     found = engine.measure(wanted, 0)
     rates = [count / found.sequence_rounds for count in found.accepted_per_position]
     assert rates == pytest.approx([0.8, 0.64, 0.512], abs=0.04)

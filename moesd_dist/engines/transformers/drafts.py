@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -64,6 +65,30 @@ class ModelDrafter:
             return logits.float().argmax(-1), None
         chances = torch.softmax(logits.float() / self.temperature, -1)
         return torch.multinomial(chances, 1, generator=self.generator).squeeze(-1), chances
+
+
+class AlwaysDrafter:
+    """Proposes at every position, for synthetic acceptance, which needs no real match.
+
+    Where the drafter had nothing, random tokens stand in: equal padding would be routed to equal
+    experts, and verification would look cheaper than it is.
+    """
+
+    def __init__(self, drafter: Drafter, vocab_size: int, generator: torch.Generator) -> None:
+        self.drafter, self.vocab_size, self.generator = drafter, vocab_size, generator
+
+    def propose(self, sequences: Sequences, gamma: int) -> Drafts:
+        drafts = self.drafter.propose(sequences, gamma)
+        tokens, device = drafts.tokens, drafts.tokens.device
+        random = torch.randint(
+            self.vocab_size, tokens.shape, generator=self.generator, device=device
+        )
+        real = torch.arange(gamma, device=device) < drafts.proposed[:, None]
+        return replace(
+            drafts,
+            tokens=torch.where(real, tokens, random),
+            proposed=torch.full_like(drafts.proposed, gamma),
+        )
 
 
 class NgramDrafter:

@@ -7,7 +7,13 @@ from typing import Any
 import torch
 
 from moesd_dist.engines.transformers import acceptance, experts_path
-from moesd_dist.engines.transformers.drafts import Drafter, ModelDrafter, NgramDrafter, NoDrafter
+from moesd_dist.engines.transformers.drafts import (
+    AlwaysDrafter,
+    Drafter,
+    ModelDrafter,
+    NgramDrafter,
+    NoDrafter,
+)
 from moesd_dist.engines.transformers.forward import RaggedModel
 from moesd_dist.engines.transformers.load import load_model, load_tokenizer, num_experts_of
 from moesd_dist.engines.transformers.ragged_cache import RaggedCache
@@ -61,15 +67,20 @@ def make_drafter(
 ) -> Drafter:
     if point.gamma == 0:
         return NoDrafter()
+    drafter: Drafter
     if point.sd.method is DraftMethod.ngram:
-        return NgramDrafter(point.sd.ngram_min, point.sd.ngram_max)
-    return ModelDrafter(pair.models[1], caches[1], point.temperature, generator)
+        drafter = NgramDrafter(point.sd.ngram_min, point.sd.ngram_max)
+    else:
+        drafter = ModelDrafter(pair.models[1], caches[1], point.temperature, generator)
+    if point.synthetic_acceptance:
+        return AlwaysDrafter(drafter, pair.models[0].vocab_size, generator)
+    return drafter
 
 
 def make_rule(point: SweepPoint, generator: torch.Generator) -> acceptance.Rule:
     rule: acceptance.Rule = acceptance.greedy
     if point.temperature > 0:
         rule = acceptance.sampled(point.temperature, generator)
-    if point.gamma and point.sd.synthetic_acceptance:
+    if point.gamma and point.synthetic_acceptance:
         return acceptance.synthetic(point.sd.synthetic_acceptance, rule, generator)
     return rule
