@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import is_dataclass
-from difflib import get_close_matches
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from moesd_dist.config import Conf, EngineKind, ForeignLoadPolicy, Launcher, ModelConf, SdConf
-from moesd_dist.models.shape import ModelShape, shape_of
-from moesd_dist.models.sources import resolve_config
+from moesd_dist.models.sources import content_digest
 from moesd_dist.ports import Engine, Tracker
 from moesd_dist.records import (
     Device,
@@ -31,7 +30,8 @@ from moesd_dist.records import (
 from moesd_dist.sweep.driver import Executor, InlineExecutor
 from moesd_dist.sweep.grid import expand
 from moesd_dist.sweep.pairing import EngineKey, LoadLimit
-from moesd_dist.workloads.prompts import NAMES, read_jsonl
+from moesd_dist.validate import check_known_keys, check_points
+from moesd_dist.workloads.prompts import read_jsonl
 
 
 def conf_from(config: DictConfig) -> Conf:
@@ -40,19 +40,6 @@ def conf_from(config: DictConfig) -> Conf:
     conf = OmegaConf.to_object(config)
     assert isinstance(conf, Conf)
     return conf
-
-
-def check_known_keys(config: DictConfig, schema: type, path: str = "") -> None:
-    """Refuses keys that no schema has: Hydra's `+key=value` would add them unseen."""
-    known = get_type_hints(schema)
-    for key in map(str, config):
-        if key not in known:
-            near = get_close_matches(key, known, n=1)
-            hint = f"; did you mean {path}{near[0]}?" if near else f"; there are {', '.join(known)}"
-            raise ValueError(f"unknown key {path}{key}{hint}")
-        inner = None if OmegaConf.is_missing(config, key) else config[key]
-        if isinstance(inner, DictConfig) and is_dataclass(kind := OmegaConf.get_type(inner)):
-            check_known_keys(inner, kind, f"{path}{key}.")
 
 
 def points_from(conf: Conf) -> list[SweepPoint]:
@@ -80,6 +67,7 @@ def points_from(conf: Conf) -> list[SweepPoint]:
         ),
     )
     points = expand(base, axes_of(conf), control=conf.sweep.control)
+    points = [replace(p, workload=with_file(p.workload, conf.workload.path)) for p in points]
     check_points(points)
     return points
 
@@ -87,6 +75,11 @@ def points_from(conf: Conf) -> list[SweepPoint]:
 def axes_of(conf: Conf) -> dict[str, list[Any]]:
     """Axes with their values, the batch size innermost so that curves fill from the left."""
     sweep = conf.sweep
+    own = {"workload.name": "workload"} | {
+        n: n for n in ("top_k", "temperature", "batch_size", "gamma")
+    }
+    if clash := own.keys() & sweep.axes.keys():
+        raise ValueError(f"axis {min(clash)} has a key of its own: sweep.{own[min(clash)]}")
     axes: dict[str, list[Any]] = {"workload.name": sweep.workload} if sweep.workload else {}
     if sweep.top_k:
         axes["top_k"] = sweep.top_k
@@ -106,8 +99,8 @@ def model_spec(conf: ModelConf) -> ModelSpec:
             "a checkpoint needs its location: give model.location (or sd.draft.location) a folder or a hub name"
         )
     layers = {"num_layers": conf.num_layers} if conf.num_layers is not None else {}
-    return ModelSpec(
-        name=conf.name,
+    spec = ModelSpec(
+        name=conf.name or Path(conf.location).name,
         source=conf.source,
         location=conf.location,
         config=as_items(conf.config),
@@ -119,6 +112,7 @@ def model_spec(conf: ModelConf) -> ModelSpec:
         seed=conf.seed,
         trust_remote_code=conf.trust_remote_code,
     )
+    return replace(spec, digest=content_digest(spec))
 
 
 def as_items(mapping: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -131,6 +125,8 @@ def sd_spec(conf: SdConf) -> SdSpec:
         raise ValueError(
             "sd.method draft_model needs sd.draft; use sd=draft_model sd.draft.location=PATH"
         )
+    if conf.draft and conf.draft.top_k is not None:
+        raise ValueError("sd.draft.top_k is not supported; use +sd.draft.overrides.top_k=...")
     return SdSpec(
         method=conf.method,
         draft=model_spec(conf.draft)
@@ -144,16 +140,8 @@ def sd_spec(conf: SdConf) -> SdSpec:
 
 def workload_spec(conf: Conf) -> WorkloadSpec:
     work = conf.workload
-    if work.name not in NAMES:
-        raise ValueError(f"workload.name must be one of {', '.join(NAMES)}; got {work.name!r}")
-    digest = ""
-    if work.name == "jsonl":
-        read_jsonl(work.path)
-        digest = hashlib.sha256(Path(work.path).read_bytes()).hexdigest()[:16]
     return WorkloadSpec(
         name=work.name,
-        path=work.path,
-        digest=digest,
         prompt_tokens_min=work.prompt_tokens_min,
         prompt_tokens_max=work.prompt_tokens_max,
         output_tokens=work.output_tokens,
@@ -161,55 +149,13 @@ def workload_spec(conf: Conf) -> WorkloadSpec:
     )
 
 
-def check_points(points: list[SweepPoint]) -> None:
-    """What can be known before anything is loaded: vocabularies, experts, context, workload."""
-    for point in points:
-        if point.workload.name not in NAMES:
-            raise ValueError(
-                f"workload must be one of {', '.join(NAMES)}; got {point.workload.name!r}"
-            )
-        if point.gamma and point.sd.method is DraftMethod.none:
-            raise ValueError(
-                f"gamma {point.gamma} needs a draft method; choose sd=... or gamma=[0]"
-            )
-        if point.target.source is ModelSource.shape and point.workload.name != "random":
-            raise ValueError(
-                f"model {point.target.name} is a shape without a tokenizer; use workload=random"
-            )
-    if len(drafts := {p.sd.draft for p in points if p.sd.draft}) > 1:
-        raise ValueError(f"a sweep has one draft model, got {len(drafts)}; run one sweep for each")
-    for point in {(p.target, p.sd.draft, p.top_k, p.gamma): p for p in points}.values():
-        _check_models(point)
-
-
-def _check_models(point: SweepPoint) -> None:
-    config = resolve_config(point.target)
-    if config is None:  # a hub name: only the engine can ask
-        return
-    target = shape_of(config)
-    if point.top_k is not None and not 1 <= point.top_k <= max(target.num_experts, 1):
-        raise ValueError(
-            f"top_k {point.top_k} exceeds num_experts {target.num_experts} of {point.target.name}; "
-            f"use 1..{target.num_experts}"
-        )
-    _check_context(point, target)
-    draft = resolve_config(point.sd.draft) if point.sd.draft else None
-    if draft is not None and (size := shape_of(draft).vocab_size) != target.vocab_size:
-        raise ValueError(
-            f"draft and target must share a vocabulary: {point.sd.draft and point.sd.draft.name} has "
-            f"{size} tokens, {point.target.name} {target.vocab_size}; choose a draft of the same family"
-        )
-
-
-def _check_context(point: SweepPoint, target: ModelShape) -> None:
-    work = point.workload
-    needed = work.prompt_tokens_max + work.output_tokens + point.gamma + 1
-    if needed > target.max_context:
-        raise ValueError(
-            f"prompt {work.prompt_tokens_max} + output {work.output_tokens} + gamma {point.gamma} + 1 = "
-            f"{needed} tokens exceed the context of {point.target.name}, {target.max_context}; "
-            "lower workload.prompt_tokens_max"
-        )
+def with_file(work: WorkloadSpec, path: str) -> WorkloadSpec:
+    """A workload of a file carries its path and the digest of its content; others carry none."""
+    if work.name != "jsonl":
+        return work
+    read_jsonl(path)
+    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+    return replace(work, path=path, digest=digest)
 
 
 def make_engine(key: EngineKey) -> Engine:
@@ -245,6 +191,7 @@ def make_executor(conf: Conf) -> Executor:
                 address=conf.cluster.address,
                 cpus_per_engine=hardware.cpus_per_engine,
                 gpus_per_engine=hardware.gpus_per_engine,
+                threads=hardware.threads,
                 whole_node=hardware.whole_node,
             )
             return RayExecutor(make_engine, limit, settings)
@@ -257,6 +204,17 @@ def make_tracker(conf: Conf, config: DictConfig) -> Tracker:
     return MlflowTracker(
         tracking_uri=conf.tracking.uri,
         experiment=conf.tracking.experiment,
-        provenance=collect(sys.argv, Path.cwd()),
+        provenance=collect(sys.argv, own_checkout()),
         resolved_config=OmegaConf.to_yaml(config, resolve=True),
     )
+
+
+def own_checkout() -> Path | None:
+    """The folder of this code if git tracks it: not the repository a user happens to stand in."""
+    folder = Path(__file__).parent
+    question = ["git", "-C", str(folder), "ls-files", "--error-unmatch", Path(__file__).name]
+    try:
+        known = subprocess.run(question, capture_output=True, check=False)
+    except FileNotFoundError:  # no git here
+        return None
+    return folder if known.returncode == 0 else None

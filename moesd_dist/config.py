@@ -113,7 +113,6 @@ class LayoutConf:
 class EngineConf:
     kind: EngineKind = EngineKind.transformers
     experts_implementation: str = "auto"
-    count_routing: bool = True
 
     def __post_init__(self) -> None:
         one_of("engine.experts_implementation", self.experts_implementation, ("auto", "packed", "grouped_mm"))  # fmt: skip

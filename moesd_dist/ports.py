@@ -13,7 +13,7 @@ class Engine(Protocol):
     """Measures points that share a model pair, a device and a layout; loaded once, used for many."""
 
     def describe(self) -> Mapping[str, str]:
-        """`host`, `device_name`, and versions under `version.<package>`."""
+        """`host`, `device_name`, `experts_path`, and versions under `version.<package>`."""
         ...
 
     def infeasible(self, point: SweepPoint) -> Infeasible | None:

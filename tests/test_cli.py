@@ -82,6 +82,17 @@ def cli(tmp_path, monkeypatch, capfd) -> Cli:
         pytest.param(["tracking.uri=ftp://x"], "sqlite:///", id="unknown store"),
         pytest.param(["+sweep.axes={batchsize: [1]}"], "did you mean 'batch_size'", id="axis"),
         pytest.param(["+sweep.axes={threads: 2}"], "must be a list", id="axis without a list"),
+        pytest.param(["layout.tp_size=2"], "runs in one process", id="layout of the wrong engine"),
+        pytest.param(["+sweep.axes={device: [tpu]}"], "not a valid Device", id="axis of a kind"),
+        pytest.param(["+sweep.axes={threads: [two]}"], "threads cannot be read", id="axis type"),
+        pytest.param(["+sweep.axes={protocol.repeats: [0]}"], "repeats must be", id="axis value"),
+        pytest.param(["+sweep.axes={gamma: [1]}"], "has a key of its own", id="axis twice"),
+        pytest.param(["sweep.workload=[jsonl]"], "is no file", id="file workload on an axis"),
+        pytest.param(
+            ["model=tiny_dense", "model.top_k=1", "sd=ngram", "workload=random"],
+            "is dense",
+            id="top_k of a dense model",
+        ),
         pytest.param(["layout.ep_size=0"], "layout.ep_size must be at least 1", id="ep_size"),
     ],
 )

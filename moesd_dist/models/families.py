@@ -31,6 +31,11 @@ def family(config: Config) -> str:
     return str(name)
 
 
+def is_known(config: Config) -> bool:
+    """Whether the shape of this `model_type` is modelled here."""
+    return config.get("model_type") in MOE_FAMILIES + DENSE_FAMILIES
+
+
 def is_moe(config: Config) -> bool:
     return family(config) in MOE_FAMILIES
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,12 @@ from typing import Any
 from moesd_dist.models.checkpoint import read_checkpoint
 from moesd_dist.models.families import Config
 from moesd_dist.models.overrides import override_config, parse_value
-from moesd_dist.models.shape import ModelShape, bytes_per_value
 from moesd_dist.models.widening import WideningFactors, widen_config
 from moesd_dist.records import ModelSource, ModelSpec
 
 EMBEDDED = Path(__file__).parent / "embedded"
 EMBEDDED_NAMES = ("target", "draft")
+DIGESTED_BYTES = 32 * 2**20  # from each end of a file
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # org/name
 
 
@@ -51,13 +52,28 @@ def factors_of(spec: ModelSpec) -> WideningFactors:
     )
 
 
-def memory_needed(
-    shape: ModelShape, spec: ModelSpec, *, batch_size: int, context_tokens: int
-) -> float:
-    """Bytes of all weights and of the KV cache of `batch_size` sequences; activations are extra."""
-    size = bytes_per_value(spec.dtype)
-    cache = batch_size * context_tokens * shape.kv_bytes_per_token(size)
-    return shape.weight_bytes(size) + cache
+def weight_file_bytes(spec: ModelSpec) -> int:
+    """Bytes of the weights on disk; 0 for a shape or a hub name."""
+    folder = None if spec.source is ModelSource.shape else _folder(spec)
+    return sum(f.stat().st_size for f in folder.glob("*.safetensors")) if folder else 0
+
+
+def content_digest(spec: ModelSpec) -> str:
+    """16 hex digits of config and weights on disk; empty for a shape or a hub name.
+
+    Of large files the two ends are read: a header names every tensor, and the end is weights.
+    """
+    folder = None if spec.source is ModelSource.shape else _folder(spec)
+    if folder is None:
+        return ""
+    digest = hashlib.sha256()
+    for file in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
+        digest.update(f"{file.name} {file.stat().st_size}\n".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(DIGESTED_BYTES))
+            stream.seek(max(DIGESTED_BYTES, file.stat().st_size - DIGESTED_BYTES))
+            digest.update(stream.read(DIGESTED_BYTES))
+    return digest.hexdigest()[:16]
 
 
 def _folder(spec: ModelSpec) -> Path | None:

@@ -63,6 +63,7 @@ class Measurement:
     num_experts: int = 0
     host: str = ""
     device_name: str = ""
+    experts_path: str = ""  # packed or grouped_mm, as it really ran
     flags: tuple[str, ...] = ()  # what a reader must know, such as "foreign_load"
     versions: dict[str, str] = field(default_factory=dict)
 

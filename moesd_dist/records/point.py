@@ -39,7 +39,11 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """A model by its source; `config` and `overrides` are Hugging Face config keys, values as JSON."""
+    """A model by its source; `config` and `overrides` are Hugging Face config keys, values as JSON.
+
+    `digest` names the content of weights on disk, so that their folder is no part of the identity
+    and a retrained model is another one. A hub name has none: it stands for itself.
+    """
 
     name: str
     source: ModelSource
@@ -52,6 +56,12 @@ class ModelSpec:
     dtype: str = "bfloat16"
     seed: int = 0  # of random weights
     trust_remote_code: bool = False
+    digest: str = ""
+
+    @property
+    def anonymous(self) -> ModelSpec:
+        """The same content wherever it lies."""
+        return replace(self, location="") if self.digest else self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +138,15 @@ class SweepPoint:
     @property
     def point_id(self) -> str:
         """16 hex digits, equal for equal points on any machine."""
-        return identity(replace(self, workload=replace(self.workload, path="")))
+        draft = self.sd.draft.anonymous if self.sd.draft else None
+        return identity(
+            replace(
+                self,
+                target=self.target.anonymous,
+                sd=replace(self.sd, draft=draft),
+                workload=replace(self.workload, path=""),
+            )
+        )
 
     @property
     def baseline(self) -> SweepPoint:

@@ -72,6 +72,11 @@ def from_plain(cls: type[R], plain: Any) -> R:
     return cls(**_arguments(cls, plain))
 
 
+def field_from_plain(cls: type, name: str, plain: Any) -> Any:
+    """One field's value from what a file or a command line gives; ValueError if it does not fit."""
+    return _value(_hints(cls)[name], plain, name)
+
+
 def _arguments(cls: type, plain: Any) -> dict[str, Any]:
     if not isinstance(plain, Mapping):
         raise ValueError(f"{cls.__name__} is read from a mapping; got {plain!r}")

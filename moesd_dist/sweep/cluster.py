@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError
 
 from moesd_dist.records import Failed, Outcome
 from moesd_dist.sweep.driver import MakeEngine, by_engine, measure_or_fail
@@ -27,6 +27,7 @@ class ClusterSettings:
     address: str = ""  # empty: a cluster on this machine, for this sweep only
     cpus_per_engine: int = 1
     gpus_per_engine: int = 0
+    threads: int = 1
     whole_node: bool = True
 
 
@@ -81,7 +82,7 @@ class RayExecutor:
         """The group's outcomes; a dead worker fails this group and the next one gets a fresh one."""
         try:
             return list(ray.get(reference))
-        except (RayActorError, RayTaskError) as error:
+        except RayError as error:
             self._release(key)
             first_line = str(error).strip().splitlines()[0]
             reason = f"the engine's worker died or would not start: {first_line}"
@@ -98,7 +99,23 @@ class RayExecutor:
         if settings.whole_node and not settings.gpus_per_engine:
             sizes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
             cpus = int(max(sizes))
-        return {"num_cpus": cpus, "num_gpus": settings.gpus_per_engine, "max_restarts": 0}
+        wanted = {"CPU": cpus, "GPU": settings.gpus_per_engine}
+        if not any(_fits(wanted, node["Resources"]) for node in ray.nodes() if node["Alive"]):
+            raise ValueError(
+                f"no node of the cluster has {cpus} CPUs and {settings.gpus_per_engine} GPUs for an engine; "
+                "choose hardware=cpu, or lower hardware.cpus_per_engine and gpus_per_engine"
+            )
+        threads = {"OMP_NUM_THREADS": str(settings.threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        return {
+            "num_cpus": cpus,
+            "num_gpus": settings.gpus_per_engine,
+            "max_restarts": 0,
+            "runtime_env": {"env_vars": threads},
+        }
+
+
+def _fits(wanted: dict[str, int], resources: dict[str, float]) -> bool:
+    return all(resources.get(name, 0) >= count for name, count in wanted.items())
 
 
 def start_ray(settings: ClusterSettings) -> None:

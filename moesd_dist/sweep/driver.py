@@ -96,7 +96,8 @@ def run_sweep(
     points: Sequence[SweepPoint], tracker: Tracker, executor: Executor, progress: Progress
 ) -> SweepResult:
     """Measures what is missing. Each outcome is written as soon as it arrives."""
-    finished = dict(tracker.finished())
+    # What did not fit may fit now: asking again costs arithmetic, not a measurement.
+    finished = {k: o for k, o in tracker.finished().items() if isinstance(o, Measurement)}
     wanted = {point.point_id for point in points}
     outcomes: list[Outcome] = [o for key, o in finished.items() if key in wanted]
     reused = len(outcomes)

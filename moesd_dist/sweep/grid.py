@@ -9,6 +9,7 @@ from itertools import product
 from typing import Any
 
 from moesd_dist.records import Role, SdSpec, SweepPoint
+from moesd_dist.records.serial import field_from_plain
 
 
 def expand(
@@ -48,5 +49,5 @@ def with_field(record: Any, name: str, value: Any) -> Any:
         inner = getattr(record, head)
         if not is_dataclass(inner):
             raise ValueError(f"axis {name!r}: {head} has no fields of its own")
-        value = with_field(inner, rest, value)
-    return replace(record, **{head: tuple(value) if isinstance(value, list) else value})
+        return replace(record, **{head: with_field(inner, rest, value)})
+    return replace(record, **{head: field_from_plain(type(record), head, value)})

@@ -138,6 +138,7 @@ def _outcome(
         top_k=top_k,
         host=about.pop("host", ""),
         device_name=about.pop("device_name", ""),
+        experts_path=about.pop("experts_path", ""),
         flags=("foreign_load",) if foreign > limit.cores else (),
         versions={k.removeprefix("version."): v for k, v in about.items()},
     )

@@ -51,7 +51,7 @@ def metrics(measurement: Measurement) -> dict[str, float]:
 def _time_metrics(m: Measurement) -> dict[str, float]:
     found = {
         "speedup": speedup(m),
-        "speedup_end_to_end": m.end_to_end_speedup,
+        "speedup_of_totals": _per_token(m.baseline) / _per_token(m.repeats),
         "target_efficiency": target_efficiency(m),
         "target_decode_s": _median(m.baseline, "median_target_s"),
         "target_verify_s": _median(m.repeats, "median_target_s"),
@@ -67,6 +67,8 @@ def _time_metrics(m: Measurement) -> dict[str, float]:
         "prompt_tokens_mean": sum(r.prompt_tokens for r in m.repeats)
         / max(1, sum(r.prompts for r in m.repeats)),
     }
+    if m.end_to_end_speedup:
+        found["speedup_end_to_end"] = m.end_to_end_speedup
     for name, ratios in (
         ("speedup", m.paired_speedups()),
         ("target_efficiency", m.paired_target_efficiencies()),
@@ -101,6 +103,10 @@ def _expert_metrics(m: Measurement) -> dict[str, float]:
         "expected_activated_experts": expected,
         "activated_over_expected": m.activated_experts / expected,
         "gate_tokens": float(gate_tokens),
+        **{
+            f"activated_experts_layer_{i:02d}": n
+            for i, n in enumerate(m.activated_experts_per_layer)
+        },
     }
 
 
@@ -122,6 +128,10 @@ def _decomposition(m: Measurement) -> dict[str, float]:
         "factor_rejection": parts.rejection,
         "speedup_eq4": parts.speedup,
     }
+
+
+def _per_token(repeats: Sequence[Repeat]) -> float:
+    return sum(r.seconds for r in repeats) / sum(r.tokens for r in repeats)
 
 
 def _median(repeats: Sequence[Repeat], name: str) -> float:

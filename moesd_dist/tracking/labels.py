@@ -26,7 +26,8 @@ def run_name(point: SweepPoint) -> str:
 
 def point_params(point: SweepPoint) -> dict[str, str]:
     """The axes of the point; `top_k` is `model` where the model's own is left."""
-    draft, layout, workload = point.sd.draft, point.layout, point.workload
+    target, draft, layout, workload = point.target, point.sd.draft, point.layout, point.workload
+    widths = (target.widen_hidden, target.widen_expert, target.widen_heads)
     values = {
         "engine": point.engine,
         "target": point.target.name,
@@ -53,6 +54,11 @@ def point_params(point: SweepPoint) -> dict[str, str]:
         "ep_size": layout.ep_size,
         "repeats": point.protocol.repeats,
         "warmup_rounds": point.protocol.warmup_rounds,
+        "window_tokens": point.protocol.window_tokens,
+        "ngram": f"{point.sd.ngram_min}..{point.sd.ngram_max}",
+        "widen": "x".join(map(str, widths)),
+        "overrides": ", ".join(f"{key}={value}" for key, value in target.overrides) or "none",
+        "weights": target.digest or target.location or "random",
     }
     return {name: str(value)[:_TEXT] for name, value in values.items()}
 
@@ -121,6 +127,7 @@ def _measured(measurement: Measurement) -> dict[str, str]:
             "moesd.flags": ",".join(measurement.flags),
             "moesd.host": measurement.host,
             "moesd.device_name": measurement.device_name,
+            "moesd.experts_path": measurement.experts_path,
         }
     )
 

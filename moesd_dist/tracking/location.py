@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sqlite3
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -51,9 +52,15 @@ def address(tracking_uri: str) -> str:
         return redact(tracking_uri)
     return (
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false "  # 0.4 GiB instead of 1.8
-        "mlflow ui --workers 1 --host 127.0.0.1 "
+        f"{_mlflow()} ui --workers 1 --host 127.0.0.1 "
         f"--backend-store-uri {shlex.quote(tracking_uri)}"
     )
+
+
+def _mlflow() -> str:
+    """The program of this environment, which need not be on the PATH."""
+    here = Path(sys.executable).parent / "mlflow"
+    return shlex.quote(str(here)) if here.exists() else "mlflow"
 
 
 def _check_sqlite(path: Path, tracking_uri: str) -> None:

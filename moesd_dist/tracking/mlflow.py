@@ -72,7 +72,8 @@ class MlflowTracker:
 
     def record(self, outcome: Outcome, metrics: Mapping[str, float]) -> None:
         """A point that is finished is not written again; one that failed is."""
-        if outcome.point.point_id in self._finished:
+        known = self._finished.get(outcome.point.point_id)
+        if isinstance(known, Measurement) or (known and isinstance(outcome, Infeasible)):
             return
         run_id = self._create_child(outcome)
         fill(self._client, run_id, point_params(outcome.point), metrics)

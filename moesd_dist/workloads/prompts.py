@@ -13,6 +13,7 @@ from moesd_dist.workloads.stdlib import Document, code_documents, prose_document
 
 Encode = Callable[[str], list[int]]
 CHARS_PER_TOKEN = 12  # ample: a window of text this long always yields enough tokens
+TRIES = 1000  # starts to try before giving up
 NAMES = ("stdlib_code", "stdlib_prose", "jsonl", "random")
 
 
@@ -44,12 +45,15 @@ def _excerpt(spec: WorkloadSpec, rng: random.Random, encode: Encode) -> list[int
     """Consecutive text from the start of a random line of a held-out document."""
     documents = held_out(spec.name)
     length = _length(spec, rng)
-    while True:
+    for _ in range(TRIES):
         text = rng.choices(documents, weights=[len(d.text) for d in documents])[0].text
         start = text.rfind("\n", 0, rng.randrange(len(text))) + 1
         ids = encode(text[start : start + length * CHARS_PER_TOKEN])
         if len(ids) >= length:
             return ids[:length]
+    raise ValueError(
+        f"workload {spec.name} has no held-out text of {length} tokens; lower workload.prompt_tokens_max"
+    )
 
 
 @lru_cache(maxsize=2)

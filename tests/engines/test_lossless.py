@@ -16,6 +16,7 @@ FAMILIES = [
     "tiny_deepseek_v2",
     "tiny_deepseek_v3",
     "tiny_dense",
+    "tiny_opt",
 ]
 
 

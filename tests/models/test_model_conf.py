@@ -41,7 +41,8 @@ def test_a_file_is_commented_named_after_itself_and_extends_the_schema(name: str
     text, content = (FOLDER / f"{name}.yaml").read_text(), conf(name)
     assert text.startswith("# ")
     assert content["defaults"] == ["/schema/model@_here_", "_self_"]
-    assert content["name"] == name
+    if name != "checkpoint":  # named after what is in it
+        assert content["name"] == name
     assert set(content) <= KEYS
 
 

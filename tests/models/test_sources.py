@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from moesd_dist.models import sources
 from moesd_dist.models.shape import shape_of
-from moesd_dist.models.sources import memory_needed, resolve_config, weights_location
+from moesd_dist.models.sources import content_digest, resolve_config, weights_location
 from moesd_dist.records import ModelSource, ModelSpec
 
 CONFIG: dict[str, Any] = {
@@ -149,11 +150,21 @@ def test_an_embedded_model_that_is_not_there_says_how_to_make_it(tmp_path: Path)
         sources.embedded_folder("target", tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "size"),
-    [pytest.param("bfloat16", 2, id="half"), pytest.param("float32", 4, id="full")],
-)
-def test_memory_is_weights_and_the_cache_of_the_whole_batch(dtype: str, size: int) -> None:
-    shape = shape_of(CONFIG)
-    needed = memory_needed(shape, shaped(dtype=dtype), batch_size=3, context_tokens=10)
-    assert needed == size * (shape.total_params + 3 * 10 * 2 * 2 * 2 * 8)
+def test_a_digest_names_the_content_and_not_the_folder(tmp_path: Path) -> None:
+    one, other = (checkpoint_at(tmp_path / name) for name in ("a", "b"))
+    assert content_digest(one) == content_digest(other) != ""
+    file = Path(other.location) / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert content_digest(one) != content_digest(other)
+
+
+def test_a_shape_has_no_digest() -> None:
+    assert content_digest(shaped()) == ""
+
+
+def checkpoint_at(folder: Path) -> ModelSpec:
+    """A copy of the packaged draft."""
+    shutil.copytree(sources.EMBEDDED / "draft", folder)
+    return ModelSpec(name="mine", source=ModelSource.checkpoint, location=str(folder))

@@ -30,6 +30,7 @@ class Verdict:
     next_token: Tensor
 
 
+MAX_GAMMA = 64  # positions that synthetic rates are laid out for
 Rule = Callable[[Tensor, Drafts], Verdict]
 
 
@@ -53,10 +54,19 @@ def sampled(temperature: float, generator: torch.Generator) -> Rule:
         following = _residual(target, drafts, accepted)
         return Verdict(
             accepted=accepted,
-            next_token=torch.multinomial(following, 1, generator=generator).squeeze(-1),
+            next_token=draw(following, generator),
         )
 
     return rule
+
+
+def draw(probabilities: Tensor, generator: torch.Generator) -> Tensor:
+    """One token per row [B] of probabilities [B, vocabulary].
+
+    By an exponential race: multinomial would check its input on the host and make a GPU wait.
+    """
+    times = torch.empty_like(probabilities).exponential_(generator=generator)
+    return (probabilities / times).argmax(-1)
 
 
 def synthetic(rates: tuple[float, ...], follow: Rule, generator: torch.Generator) -> Rule:
@@ -65,10 +75,13 @@ def synthetic(rates: tuple[float, ...], follow: Rule, generator: torch.Generator
     `follow` still does the real rule's work, so that its time is in the clock.
     """
 
+    longest = [*rates, *[rates[-1]] * MAX_GAMMA]  # the last rate serves all later positions
+    of_positions = torch.tensor(longest, device=generator.device)
+
     def rule(logits: Tensor, drafts: Drafts) -> Verdict:
         verdict = follow(logits, drafts)
         gamma = drafts.tokens.shape[1]
-        wanted = torch.tensor([*rates, *[rates[-1]] * gamma][:gamma], device=logits.device)
+        wanted = of_positions[:gamma]
         coins = torch.rand(drafts.tokens.shape, generator=generator, device=logits.device)
         accepted = _leading(coins < wanted, drafts)
         return Verdict(accepted=accepted, next_token=verdict.next_token)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 ATTENTION = "moesd_ragged"
+UNSUPPORTED = ("softcap", "s_aux", "position_bias", "sliding_window")  # would be left out silently
 
 
 def ragged_attention(
@@ -18,9 +19,11 @@ def ragged_attention(
     value: Tensor,
     attention_mask: Tensor,
     scaling: float | None = None,
-    **_: Any,
+    **options: Any,
 ) -> tuple[Tensor, None]:
     """Scaled dot product with the additive mask of `visible_mask`; [rows, new, heads, width]."""
+    if unknown := [name for name in UNSUPPORTED if options.get(name) is not None]:
+        raise ValueError(f"attention with {', '.join(unknown)} is not supported; use another model")
     rows, heads, new = query.shape[:3]
     groups = heads // key.shape[1]
     if groups > 1:  # queries of one key head side by side: torch's own enable_gqa is 2-4x slower

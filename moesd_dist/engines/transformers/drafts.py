@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from moesd_dist.engines.transformers.acceptance import Drafts
+from moesd_dist.engines.transformers.acceptance import Drafts, draw
 from moesd_dist.engines.transformers.forward import RaggedModel
 from moesd_dist.engines.transformers.ragged_cache import RaggedCache
 from moesd_dist.engines.transformers.sequences import Sequences
@@ -64,7 +64,7 @@ class ModelDrafter:
         if self.temperature == 0:
             return logits.float().argmax(-1), None
         chances = torch.softmax(logits.float() / self.temperature, -1)
-        return torch.multinomial(chances, 1, generator=self.generator).squeeze(-1), chances
+        return draw(chances, self.generator), chances
 
 
 class AlwaysDrafter:

@@ -8,12 +8,14 @@ import torch
 
 from moesd_dist.engines.transformers import host
 from moesd_dist.engines.transformers.clocks import clock_for
+from moesd_dist.engines.transformers.load import load_config
 from moesd_dist.engines.transformers.pair import Pair, make_drafter, make_rule
 from moesd_dist.engines.transformers.prefill import PrefilledPrompts
 from moesd_dist.engines.transformers.rounds import RoundRunner
 from moesd_dist.engines.transformers.window import Batch, full_batch, to_repeat, until_empty
+from moesd_dist.models.families import is_known
 from moesd_dist.models.shape import bytes_per_value, shape_of
-from moesd_dist.models.sources import resolve_config
+from moesd_dist.models.sources import resolve_config, weight_file_bytes
 from moesd_dist.records import Device, Infeasible, ModelSpec, Repeat, SweepPoint
 from moesd_dist.workloads.prompts import draw_prompts
 
@@ -29,18 +31,17 @@ class TransformersEngine:
         device: Device,
         threads: int,
         experts_implementation: str = "auto",
-        count_routing: bool = True,
     ) -> None:
         host.set_threads(threads)
         self._specs = (target, draft)
         self._device = torch.device(device.value)
         self._experts_implementation = experts_implementation
-        self._count_routing = count_routing
         self._pair: Pair | None = None
         self._pool: tuple[object, PrefilledPrompts] | None = None
 
     def describe(self) -> Mapping[str, str]:
-        return host.describe(self._device)
+        about = host.describe(self._device)
+        return about | ({"experts_path": self._pair.experts_path} if self._pair else {})
 
     def infeasible(self, point: SweepPoint) -> Infeasible | None:
         """Weights and KV caches against what is free now; loaded weights are not asked for again."""
@@ -57,10 +58,10 @@ class TransformersEngine:
         )
 
     def _bytes_for(self, spec: ModelSpec, point: SweepPoint) -> int:
-        config = resolve_config(spec)
-        if config is None:  # a hub name: known once it is loaded
-            return 0
-        work, prompts = point.workload, pool_size(point.batch_size)
+        config = resolve_config(spec) or load_config(spec).to_dict()
+        if not is_known(config):  # a family whose shape is not modelled: weights only
+            return 0 if self._pair else weight_file_bytes(spec)
+        work, prompts = point.workload, pool_size(point)
         shape, size = shape_of(config), bytes_per_value(spec.dtype)
         slots = prompts * work.prompt_tokens_max + point.batch_size * (
             work.prompt_tokens_max + work.output_tokens + 2 * (point.gamma + 1)
@@ -87,7 +88,7 @@ class TransformersEngine:
             batch,
             gamma=point.gamma,
             output_tokens=work.output_tokens,
-            window_tokens=max(point.batch_size * work.output_tokens, protocol.window_tokens),
+            window_tokens=window_tokens(point),
         )
         foreign = load.cores()
         routing = pair.recorder.take()
@@ -115,20 +116,18 @@ class TransformersEngine:
 
     def _prepare(self, point: SweepPoint) -> Pair:
         if self._pair is None:
-            self._pair = Pair(
-                *self._specs, self._device, self._experts_implementation, self._count_routing
-            )
+            self._pair = Pair(*self._specs, self._device, self._experts_implementation)
         self._pair.use_top_k(point.top_k)
         return self._pair
 
     def _prompts(self, pair: Pair, point: SweepPoint, repeat: int) -> PrefilledPrompts:
         """Prefilled once per repeat and batch, then shared by the baseline and every gamma."""
-        key = (point.workload, point.batch_size, point.top_k, repeat)
+        key = (point.workload, point.protocol, point.batch_size, point.top_k, repeat)
         if self._pool is None or self._pool[0] != key:
             self._pool = None  # frees the old one first
             prompts = draw_prompts(
                 point.workload,
-                count=pool_size(point.batch_size),
+                count=pool_size(point),
                 repeat=repeat,
                 encode=pair.encode,
                 vocab_size=pair.models[0].vocab_size,
@@ -154,9 +153,16 @@ class TransformersEngine:
         return Batch(pool, caches, self._device), runner
 
 
-def pool_size(batch_size: int) -> int:
-    """Prompts to prefill: a batch, and a quarter more to replace the fast sequences with.
+def pool_size(point: SweepPoint) -> int:
+    """Prompts to prefill: what the window needs, and a quarter more for the fast sequences.
 
     When they are used up the pool starts over, with prompts whose first sequences are long past.
     """
-    return batch_size + batch_size // 4 + 1
+    output = point.workload.output_tokens
+    needed = max(point.batch_size, -(-window_tokens(point) // output))
+    return needed + needed // 4 + 1
+
+
+def window_tokens(point: SweepPoint) -> int:
+    """Tokens after which a window ends: every sequence once, and at least the protocol's."""
+    return max(point.batch_size * point.workload.output_tokens, point.protocol.window_tokens)

@@ -44,7 +44,8 @@ def set_threads(threads: int) -> None:
 def available_bytes(device: torch.device) -> int:
     """Free memory on the device: what a model may still take."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
     return int(psutil.virtual_memory().available)
 
 

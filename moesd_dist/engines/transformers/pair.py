@@ -30,14 +30,12 @@ class Pair:
         draft: ModelSpec | None,
         device: torch.device,
         experts_implementation: str,
-        count_routing: bool,
     ) -> None:
         self._model: Any = load_model(target, device)
         self._own_top_k = own_top_k(self._model)
         layers = len(experts_path.experts_modules(self._model))
         self.recorder = RoutingRecorder(layers, num_experts_of(self._model), device)
-        self.recorder.enabled = count_routing
-        self.experts_implementation = experts_path.install(
+        self.experts_path = experts_path.install(
             self._model, implementation=experts_implementation, recorder=self.recorder
         )
         self.models = [RaggedModel(self._model)]
@@ -49,6 +47,27 @@ class Pair:
             experts_path.install(model, implementation=experts_implementation, recorder=recorder)
             self.models.append(RaggedModel(model))
         self._tokenizer = load_tokenizer(target)
+        self._check(target, draft)
+
+    def _check(self, target: ModelSpec, draft: ModelSpec | None) -> None:
+        """What hub names keep from being known earlier, and what a renamed attribute would hide."""
+        if self._own_top_k and not self.recorder.num_experts:
+            raise ValueError(
+                f"model {target.name} has routers but no experts module of transformers' interface; "
+                "this version of transformers is not supported"
+            )
+        sizes = [model.vocab_size for model in self.models]
+        if draft is not None and sizes[0] != sizes[1]:
+            raise ValueError(
+                f"draft and target must share a vocabulary: {draft.name} has {sizes[1]} tokens, "
+                f"{target.name} {sizes[0]}; choose a draft of the same family"
+            )
+        theirs = load_tokenizer(draft) if draft is not None else None
+        if theirs and self._tokenizer and theirs.get_vocab() != self._tokenizer.get_vocab():
+            raise ValueError(
+                f"draft {draft and draft.name} and target {target.name} number their tokens differently; "
+                "choose a draft of the same family"
+            )
 
     @property
     def encode(self) -> Any:

@@ -13,8 +13,6 @@ from moesd_dist.engines.transformers.rounds import Round, RoundRunner
 from moesd_dist.engines.transformers.sequences import Sequences
 from moesd_dist.records import Repeat
 
-MakeRunner = Callable[[list[RaggedCache]], RoundRunner]
-
 
 class Batch:
     """Sequences with their caches, one per model, filled from a pool of prefilled prompts."""
@@ -43,6 +41,7 @@ class Batch:
             for cache in self.caches:
                 cache.keep_rows(alive)
             self.sequences.keep(alive)
+        self.sequences.sync()
         return len(alive)
 
 

@@ -1,0 +1,121 @@
+"""What can be known to be wrong before anything is loaded: one clear line each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import is_dataclass
+from difflib import get_close_matches
+from typing import get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+
+from moesd_dist.models.families import is_known
+from moesd_dist.models.shape import ModelShape, shape_of
+from moesd_dist.models.sources import resolve_config
+from moesd_dist.records import (
+    Device,
+    DraftMethod,
+    LayoutSpec,
+    ModelSource,
+    ModelSpec,
+    SweepPoint,
+)
+from moesd_dist.workloads.prompts import NAMES
+
+
+def check_known_keys(config: DictConfig, schema: type, path: str = "") -> None:
+    """Refuses keys that no schema has: Hydra's `+key=value` would add them unseen."""
+    known = get_type_hints(schema)
+    for key in map(str, config):
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
+            hint = f"; did you mean {path}{near[0]}?" if near else f"; there are {', '.join(known)}"
+            raise ValueError(f"unknown key {path}{key}{hint}")
+        inner = None if OmegaConf.is_missing(config, key) else config[key]
+        if isinstance(inner, DictConfig) and is_dataclass(kind := OmegaConf.get_type(inner)):
+            check_known_keys(inner, kind, f"{path}{key}.")
+
+
+def check_points(points: Sequence[SweepPoint]) -> None:
+    """ValueError for the first point that could never be measured as asked."""
+    for point in points:
+        _check_settings(point)
+        _check_workload(point)
+    if len(drafts := {p.sd.draft for p in points if p.sd.draft}) > 1:
+        raise ValueError(f"a sweep has one draft model, got {len(drafts)}; run one sweep for each")
+    for point in {(p.target, p.sd.draft, p.top_k, p.gamma): p for p in points}.values():
+        _check_models(point)
+
+
+def _check_settings(point: SweepPoint) -> None:
+    least = {"batch_size": point.batch_size, "threads": point.threads}
+    least |= {"repeats": point.protocol.repeats, "output_tokens": point.workload.output_tokens}
+    for name, value in least.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if point.gamma and point.sd.method is DraftMethod.none:
+        raise ValueError(f"gamma {point.gamma} needs a draft method; choose sd=... or gamma=[0]")
+    if point.layout != LayoutSpec():
+        raise ValueError(
+            "the transformers engine runs in one process: tp_size, dp_size and ep_size must be 1, "
+            f"got {point.layout.tp_size}, {point.layout.dp_size}, {point.layout.ep_size}"
+        )
+    if point.experts_implementation == "packed" and point.device is not Device.cpu:
+        raise ValueError("packed experts are for a CPU; use engine.experts_implementation=auto")
+
+
+def _check_workload(point: SweepPoint) -> None:
+    name = point.workload.name
+    if name not in NAMES:
+        raise ValueError(f"workload must be one of {', '.join(NAMES)}; got {name!r}")
+    if point.target.source is ModelSource.shape and name != "random":
+        raise ValueError(
+            f"model {point.target.name} is a shape without a tokenizer; use workload=random"
+        )
+
+
+def _check_models(point: SweepPoint) -> None:
+    """Experts, context and vocabulary, as far as the configs are here and their family is known."""
+    target = _shape(point.target)
+    draft = _shape(point.sd.draft) if point.sd.draft else None
+    if target is None:
+        return
+    _check_top_k(point, target)
+    for spec, shape in ((point.target, target), (point.sd.draft, draft)):
+        if spec is not None and shape is not None:
+            _check_context(point, spec, shape)
+    if draft is not None and draft.vocab_size != target.vocab_size:
+        raise ValueError(
+            f"draft and target must share a vocabulary: {point.sd.draft and point.sd.draft.name} has "
+            f"{draft.vocab_size} tokens, {point.target.name} {target.vocab_size}; "
+            "choose a draft of the same family"
+        )
+
+
+def _shape(spec: ModelSpec) -> ModelShape | None:
+    """None for a hub name and for a family whose shape is not modelled: the engine will see."""
+    config = resolve_config(spec)
+    return shape_of(config) if config is not None and is_known(config) else None
+
+
+def _check_top_k(point: SweepPoint, target: ModelShape) -> None:
+    if point.top_k is None:
+        return
+    if not target.num_experts:
+        raise ValueError(f"{point.target.name} is dense; leave top_k unset")
+    if not 1 <= point.top_k <= target.num_experts:
+        raise ValueError(
+            f"top_k {point.top_k} exceeds num_experts {target.num_experts} of {point.target.name}; "
+            f"use 1..{target.num_experts}"
+        )
+
+
+def _check_context(point: SweepPoint, spec: ModelSpec, shape: ModelShape) -> None:
+    work = point.workload
+    needed = work.prompt_tokens_max + work.output_tokens + point.gamma + 1
+    if needed > shape.max_context:
+        raise ValueError(
+            f"prompt {work.prompt_tokens_max} + output {work.output_tokens} + gamma {point.gamma} + 1 = "
+            f"{needed} tokens exceed the context of {spec.name}, {shape.max_context}; "
+            "lower workload.prompt_tokens_max"
+        )
