@@ -46,12 +46,12 @@ CPU = torch.device("cpu")
 WORKLOAD = WorkloadSpec(
     name="stdlib_code", prompt_tokens_min=48, prompt_tokens_max=48, output_tokens=1
 )
-Step = Callable[[], Any]
+Step = Callable[[], float]  # seconds of one step, preparations left out
 
 
-def seconds(step: Step) -> float:
+def seconds(work: Callable[[], Any]) -> float:
     began = time.perf_counter()
-    step()
+    work()
     return time.perf_counter() - began
 
 
@@ -84,9 +84,11 @@ class Bench:
         tokens = torch.tensor([[prompt[-1]] for prompt in prompts])
         starts = torch.full((len(prompts),), len(prompts[0]) - 1)
 
-        def step() -> Any:
+        def step() -> float:
             self.recorder.recording = counting
-            return self.ours.forward(cache, tokens, starts, longest=len(prompts[0]) - 1)
+            return seconds(
+                lambda: self.ours.forward(cache, tokens, starts, longest=len(prompts[0]) - 1)
+            )
 
         return step
 
@@ -96,11 +98,11 @@ class Bench:
         with torch.inference_mode(), experts(self.theirs, "grouped_mm"):
             self.theirs(input_ids=ids[:, :-1], past_key_values=cache, logits_to_keep=1)
 
-        def step() -> Any:
+        def step() -> float:
             with torch.inference_mode(), experts(self.theirs, implementation):
-                out = self.theirs(input_ids=ids[:, -1:], past_key_values=cache)
-            cache.crop(-1 if CROPS_BACK else ids.shape[1] - 1)
-            return out
+                spent = seconds(lambda: self.theirs(input_ids=ids[:, -1:], past_key_values=cache))
+            cache.crop(-1)  # the step may be repeated
+            return spent
 
         return step
 
@@ -110,18 +112,6 @@ def experts(model: Any, implementation: str) -> Iterator[None]:
     for module in (model, *experts_path.experts_modules(model)):
         module.config._experts_implementation = implementation
     yield
-
-
-def crops_back() -> bool:
-    """Whether `crop` takes the number of tokens to remove (transformers 5.20 on) or to keep."""
-    import inspect
-
-    from transformers.cache_utils import DynamicLayer
-
-    return "tokens_to_remove" in inspect.signature(DynamicLayer.crop).parameters
-
-
-CROPS_BACK = crops_back()
 
 
 def bytes_read(activated: float) -> float:
@@ -134,7 +124,7 @@ def bytes_read(activated: float) -> float:
 
 def plain_read(count: float) -> Step:
     memory = torch.ones(int(count) // 4, dtype=torch.float32)
-    return lambda: memory.sum()
+    return lambda: seconds(memory.sum)
 
 
 def interleave(steps: dict[str, Step], repeats: int) -> dict[str, list[float]]:
@@ -147,7 +137,7 @@ def interleave(steps: dict[str, Step], repeats: int) -> dict[str, list[float]]:
     for repeat in range(repeats + 2):
         rng.shuffle(order)
         for name in order:
-            spent = seconds(steps[name])
+            spent = steps[name]()
             if repeat >= 2:
                 found[name].append(spent)
     return found
