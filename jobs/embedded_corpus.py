@@ -10,6 +10,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from moesd_dist.workloads.stdlib import Document, code_documents, prose_documents
 
+SEED = 0
+SEQUENCE = 256  # tokens; prompts and continuations of the default workload stay inside
 VOCAB_SIZE = 2048
 END_OF_TEXT = "<eos>"
 END_OF_TEXT_ID = 0
@@ -56,3 +58,10 @@ def load_or_make(folder: Path, seed: int) -> tuple[Tokenizer, torch.Tensor, torc
         torch.save((encode(tokenizer, training), encode(tokenizer, held_out)), tokens_file)
     training_ids, held_out_ids = torch.load(tokens_file, weights_only=True)
     return Tokenizer.from_file(str(tokenizer_file)), training_ids, held_out_ids
+
+
+def windows(tokens: torch.Tensor, *, count: int, step: int, phase: int) -> torch.Tensor:
+    """Random windows int64 [count, SEQUENCE]; a function of the step alone, so resuming repeats nothing."""
+    generator = torch.Generator().manual_seed(SEED + 1_000_003 * phase + step)
+    starts = torch.randint(0, len(tokens) - SEQUENCE, (count,), generator=generator)
+    return torch.stack([tokens[start : start + SEQUENCE] for start in starts.tolist()])
