@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from moesd_dist.ports import Engine, Tracker
 from moesd_dist.records import Failed, Infeasible, Measurement, Outcome, SweepPoint
-from moesd_dist.sweep.pairing import EngineKey, Group, LoadLimit, engine_key, groups, measure_group
+from moesd_dist.sweep.pairing import (
+    EngineKey,
+    Group,
+    LoadLimit,
+    engine_key,
+    failure,
+    groups,
+    measure_group,
+)
 from moesd_dist.sweep.statistics import metrics
 
 MakeEngine = Callable[[EngineKey], Engine]
@@ -88,8 +95,7 @@ def measure_or_fail(engine: Engine, group: Group, limit: LoadLimit) -> list[Outc
     try:
         return measure_group(engine, group, limit)
     except Exception as error:
-        log, reason = traceback.format_exc(), f"{type(error).__name__}: {error}"
-        return [Failed(point=point, reason=reason, log=log) for point in group.wanted]
+        return [failure(point, error) for point in group.wanted]
 
 
 def run_sweep(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
@@ -93,24 +94,52 @@ def measure_group(engine: Engine, group: Group, limit: LoadLimit) -> list[Outcom
     points = [p for p in group.points if p.point_id not in excluded]
     if group.baseline.point_id in excluded or not (points or group.baseline_is_new):
         return [_because_of_baseline(p, impossible) for p in group.wanted]
-    repeats = _interleave(engine, group.baseline, points)
+    repeats, broken = _interleave(engine, group.baseline, points)
+    excluded |= broken.keys()
     members = [p for p in group.wanted if p.point_id not in excluded]
     measured = [_outcome(engine, p, repeats, group.baseline, limit) for p in members]
-    return [*impossible, *measured]
+    return [*impossible, *broken.values(), *measured]
+
+
+def failure(point: SweepPoint, error: Exception) -> Failed:
+    """What broke; to be called while the error is being handled."""
+    reason = f"{type(error).__name__}: {error}"
+    return Failed(point=point, reason=reason, log=traceback.format_exc())
 
 
 def _interleave(
     engine: Engine, baseline: SweepPoint, points: list[SweepPoint]
-) -> dict[str, list[Repeat]]:
-    """Repeat by repeat, forwards and backwards in turn, so that a drift of the machine cancels."""
+) -> tuple[dict[str, list[Repeat]], dict[str, Failed]]:
+    """Repeat by repeat, forwards and backwards in turn, so that a drift of the machine cancels.
+
+    A point that breaks (a large gamma out of memory, say) leaves the group and the others go on; a
+    baseline that breaks takes the group with it.
+    """
     order = [baseline, *points]
-    for point in order:
-        engine.warm_up(point)
     repeats: dict[str, list[Repeat]] = {point.point_id: [] for point in order}
+    broken: dict[str, Failed] = {}
+    steps: list[tuple[SweepPoint, int | None]] = [(point, None) for point in order]  # warm-up
     for repeat in range(baseline.protocol.repeats):
-        for point in order if repeat % 2 == 0 else reversed(order):
-            repeats[point.point_id].append(engine.measure(point, repeat))
-    return repeats
+        steps += [(point, repeat) for point in (order if repeat % 2 == 0 else order[::-1])]
+    for point, turn in steps:
+        if point.point_id in broken:
+            continue
+        try:
+            _step(engine, point, turn, repeats)
+        except Exception as error:
+            if point == baseline:
+                raise
+            broken[point.point_id] = failure(point, error)
+    return repeats, broken
+
+
+def _step(
+    engine: Engine, point: SweepPoint, repeat: int | None, repeats: dict[str, list[Repeat]]
+) -> None:
+    if repeat is None:
+        engine.warm_up(point)
+    else:
+        repeats[point.point_id].append(engine.measure(point, repeat))
 
 
 def _outcome(

@@ -67,6 +67,22 @@ def test_foreign_load_is_flagged_or_refused(base, formula_engine):
     assert all(isinstance(o, Failed) and "0.9 cores" in o.reason for o in refused)
 
 
+def test_a_gamma_that_breaks_leaves_the_others_measured(base, formula_engine):
+    class Brittle(formula_engine):
+        def measure(self, point, repeat):
+            if point.gamma == 3 and repeat == 1:
+                raise MemoryError("no room for three drafts")
+            return super().measure(point, repeat)
+
+    (group,) = groups(expand(base(), {"gamma": [1, 3]}), finished=())
+    outcomes = {o.point.gamma: o for o in measure_group(Brittle(), group, LoadLimit())}
+    assert isinstance(outcomes[0], Measurement)
+    assert isinstance(outcomes[1], Measurement)
+    assert isinstance(outcomes[3], Failed)
+    assert "no room for three drafts" in outcomes[3].reason
+    assert len(outcomes[1].repeats) == 3
+
+
 def test_points_of_one_model_pair_share_an_engine(base):
     points = expand(base(), {"batch_size": [1, 2], "top_k": [2, 4], "gamma": [1, 3]})
     assert len({engine_key(group) for group in groups(points, finished=())}) == 1
