@@ -12,7 +12,7 @@ from moesd_dist.engines.transformers.acceptance import Drafts, Verdict
 VOCABULARY = 12
 ROWS = 6000
 PROMPT = [3, 1, 4, 1, 5, 3, 1, 4]  # "3 1 4" occurs twice, so n-gram lookup has something to say
-TEMPERATURE = 0.8
+TEMPERATURE = 1.0
 
 
 @pytest.fixture(scope="module")
