@@ -75,7 +75,7 @@ def _stored(spec: ModelSpec, dtype: torch.dtype) -> Any:
 
 
 def _random(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Any:
-    """Normal weights from the spec's seed: timing and uniform-like routing, never acceptance."""
+    """Weights as the model initialises them, from the spec's seed: for timing, never acceptance."""
     torch.manual_seed(spec.seed)
     with device:
         return AutoModelForCausalLM.from_config(load_config(spec), dtype=dtype)
