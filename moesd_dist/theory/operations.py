@@ -1,4 +1,4 @@
-"""How long one forward takes: a roofline for each operation, and what no device makes faster."""
+"""From a data sheet to the rates of a forward: what an engine achieves of a device, and what none does."""
 
 from __future__ import annotations
 
@@ -8,30 +8,16 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
+from moesd_dist.theory.counts import ModelCounts
 from moesd_dist.theory.device import DeviceFigures, all_reduce_s
 from moesd_dist.theory.experts import expected_activated_experts
+from moesd_dist.theory.step_time import Forwards, Rates, forward_seconds
 
 _Floats = npt.NDArray[np.float64]
 
-BYTES = 2.0  # of a 16-bit weight, activation or cached value
 LOGIT_BYTES = 4.0  # samplers work in 32 bits
 ALL_REDUCES = 2.0  # per layer: after attention and after the feed-forward block
 REFERENCE_CLOCK_HZ = 1.41e9  # A100 and A800: where `layer_overhead_s` is stated
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelCounts:
-    """What a forward must read and multiply; the names are those of `models.shape.ModelShape`."""
-
-    num_layers: int
-    hidden_size: int
-    vocab_size: int
-    streamed_non_expert_params: int  # read whole by every forward, the head included
-    kv_values_per_token: int  # over all layers
-    num_moe_layers: int = 0
-    num_experts: int = 0  # routed, per MoE layer
-    top_k: int = 0
-    expert_params: int = 0  # of one routed expert
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +64,32 @@ IDEAL = Achieved(
 )
 
 
+def rates_of(
+    model: ModelCounts, device: DeviceFigures, achieved: Achieved, *, tp_size: int
+) -> Rates:
+    """What tp_size devices together make of a model, never measured: from the data sheet.
+
+    Weights and products are shared out evenly; two all-reduces a layer and the sampler, which
+    works on one device, are not made shorter.
+    """
+    memory = device.bytes_per_s * achieved.memory_efficiency
+    compute = device.flops * achieved.compute_efficiency * tp_size
+    token_bytes = np.array([0.0, model.bytes_per_value * model.hidden_size])
+    hops_s, token_hops_s = all_reduce_s(token_bytes, device, tp_size=tp_size)
+    layer_s = achieved.layer_s(device.clock_hz) + ALL_REDUCES * hops_s
+    logits_s = achieved.logit_passes * LOGIT_BYTES * model.vocab_size / memory
+    return Rates(
+        forward_s=achieved.forward_overhead_s + model.num_layers * layer_s,
+        expert_s=0.0,
+        token_s=model.num_layers * ALL_REDUCES * float(token_hops_s - hops_s) + logits_s,
+        sequence_s=0.0,
+        bytes_per_s=memory * tp_size,
+        flops=compute,
+        expert_flops=compute,
+        overlap=math.inf,
+    )
+
+
 def forward_s(
     model: ModelCounts,
     device: DeviceFigures,
@@ -90,46 +102,19 @@ def forward_s(
 ) -> _Floats:
     """Seconds of one forward of `tokens_each` tokens a sequence, for each batch size.
 
-    `context_tokens` is the mean length of a sequence. The cache costs bytes only: grouped heads
-    and a few tokens keep its intensity below any ridge point.
+    `context_tokens` is the mean length of a sequence; experts follow the uniform law.
     """
     tokens = batch_sizes * tokens_each
-    cache_bytes = BYTES * batch_sizes * context_tokens * model.kv_values_per_token
-    sharded_s = sum(
-        _roofline_s(moved, operations, device, achieved)
-        for moved, operations in [*_products(model, tokens), (cache_bytes, np.zeros_like(tokens))]
+    activated = (
+        expected_activated_experts(model.num_experts, model.top_k, tokens)
+        if model.num_experts
+        else np.zeros_like(tokens)
     )
-    added_up_s = all_reduce_s(BYTES * tokens * model.hidden_size, device, tp_size=tp_size)
-    layers_s = model.num_layers * (achieved.layer_s(device.clock_hz) + ALL_REDUCES * added_up_s)
-    sampled_s = _sampling_s(model, tokens, device, achieved)
-    return sharded_s / tp_size + layers_s + sampled_s + achieved.forward_overhead_s
-
-
-def _products(model: ModelCounts, tokens: _Floats) -> list[tuple[_Floats, _Floats]]:
-    """(weight bytes, operations) of the dense layers, the head and the routed experts."""
-    head = model.hidden_size * model.vocab_size
-    whole = [model.streamed_non_expert_params - head, head]
-    products = [(np.full_like(tokens, BYTES * size), 2.0 * size * tokens) for size in whole]
-    return [*products, _experts(model, tokens)] if model.num_experts else products
-
-
-def _experts(model: ModelCounts, tokens: _Floats) -> tuple[_Floats, _Floats]:
-    activated = expected_activated_experts(model.num_experts, model.top_k, tokens)
-    of_all_layers = float(model.num_moe_layers * model.expert_params)
-    return BYTES * of_all_layers * activated, 2.0 * of_all_layers * model.top_k * tokens
-
-
-def _roofline_s(
-    moved: _Floats, operations: _Floats, device: DeviceFigures, achieved: Achieved
-) -> _Floats:
-    """The longer of moving the bytes and doing the operations, in seconds on one device."""
-    moving_s = moved / (device.bytes_per_s * achieved.memory_efficiency)
-    return np.maximum(moving_s, operations / (device.flops * achieved.compute_efficiency))
-
-
-def _sampling_s(
-    model: ModelCounts, tokens: _Floats, device: DeviceFigures, achieved: Achieved
-) -> _Floats:
-    """Every sampler pass goes over all logits of all tokens, gathered on one device."""
-    moved = achieved.logit_passes * LOGIT_BYTES * tokens * model.vocab_size
-    return moved / (device.bytes_per_s * achieved.memory_efficiency)
+    forwards = Forwards(
+        sequences=batch_sizes,
+        tokens_each=tokens_each,
+        context_tokens=context_tokens,
+        activated_experts=activated,
+        top_k=model.top_k,
+    )
+    return forward_seconds(model, rates_of(model, device, achieved, tp_size=tp_size), forwards)

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from moesd_dist.theory.acceptance import check_gamma, check_sigma
+from moesd_dist.theory.counts import ModelCounts
 from moesd_dist.theory.device import DeviceFigures
-from moesd_dist.theory.operations import Achieved, ModelCounts, forward_s
+from moesd_dist.theory.operations import Achieved, forward_s
 
 _Floats = npt.NDArray[np.float64]
 

@@ -4,56 +4,29 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-import yaml
 
-from moesd_dist.models.shape import shape_of
+from analysis.published import EAGLE_MIXTRAL, ROWS, counts_named, read_rows
+from moesd_dist.hardware import device_figures, hardware_named
 from moesd_dist.theory.calibration import NAMES, ROW_SCATTER, Calibration, PeakRow, calibrate
-from moesd_dist.theory.device import DeviceFigures, all_reduce_s
-from moesd_dist.theory.operations import IDEAL, ModelCounts, forward_s
+from moesd_dist.theory.device import all_reduce_s
+from moesd_dist.theory.operations import IDEAL, forward_s
 from moesd_dist.theory.speedup import RoundTimes, speedup
 from moesd_dist.theory.transfer import Setting, peak_speedup, round_seconds, speedup_curve
 
-ROOT = Path(__file__).parents[2]
-DATA = ROOT / "tests" / "data"
 DEVICES = {
-    name: DeviceFigures(**figures)
-    for name, figures in yaml.safe_load((DATA / "devices.yaml").read_text()).items()
+    name: device_figures(hardware_named(name))
+    for name in ("A100", "A800", "H100", "H800", "H200", "B200", "L40", "L40S", "MI300X")
 }
-
-
-def counts(model: str) -> ModelCounts:
-    shape = shape_of(
-        yaml.safe_load((ROOT / "conf" / "model" / f"{model}.yaml").read_text())["config"]
-    )
-    return ModelCounts(**{field.name: getattr(shape, field.name) for field in fields(ModelCounts)})
-
-
-# Qwen/Qwen2-0.5B-Instruct: 494.0 M parameters, head tied to the embedding, 2 cached heads of 64.
-QWEN2_DRAFT = ModelCounts(
-    num_layers=24,
-    hidden_size=896,
-    vocab_size=151936,
-    streamed_non_expert_params=494_032_768,
-    kv_values_per_token=24 * 2 * 2 * 64,
-)
-# yuhuili/EAGLE-mixtral-instruct-8x7B: one layer (0.28 B parameters), and the target's head.
-EAGLE = ModelCounts(
-    num_layers=1,
-    hidden_size=4096,
-    vocab_size=32000,
-    streamed_non_expert_params=(2 + 4) * 4096**2 + 3 * 4096 * 14336 + 4096 * 32000,
-    kv_values_per_token=2 * 32 * 128,
-)
+QWEN2_DRAFT = counts_named("qwen2_0_5b")
 PAIRS = {
-    "Qwen2-57B-A14B-Instruct": (counts("qwen2_57b_a14b"), QWEN2_DRAFT),
-    "Mixtral-8x7B-Instruct-v0.1": (counts("mixtral_8x7b"), EAGLE),
+    "Qwen2-57B-A14B-Instruct": (counts_named("qwen2_57b_a14b"), QWEN2_DRAFT),
+    "Mixtral-8x7B-Instruct-v0.1": (counts_named("mixtral_8x7b"), EAGLE_MIXTRAL),
 }
 QWEN2, MIXTRAL = PAIRS
 
@@ -63,20 +36,12 @@ def setting(target: str, device: str, tp_size: int = 2) -> Setting:
     return Setting(target=pair[0], draft=pair[1], device=DEVICES[device], tp_size=tp_size)
 
 
-PUBLISHED = list(csv.DictReader((DATA / "moesd_peak_speedups.csv").open()))
+PUBLISHED = list(csv.DictReader(ROWS.open()))
 
 
 def rows(kept: Callable[[dict[str, str]], bool]) -> list[PeakRow]:
-    return [
-        PeakRow(
-            setting=setting(row["target"], row["device"].removeprefix("2x")),
-            gamma=int(row["gamma"]),
-            sigma=float(row["sigma"]),
-            speedup=float(row["x_peak_speedup"]),
-        )
-        for row in PUBLISHED
-        if kept(row)
-    ]
+    found = zip(PUBLISHED, read_rows(), strict=True)
+    return [row.peak for line, row in found if kept(line)]
 
 
 A800 = rows(lambda row: row["device"] == "2xA800")

@@ -1,0 +1,99 @@
+"""Measurements as the arrays that a fit reads; refuses what must not be fitted together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import fmean, stdev
+
+import numpy as np
+
+from moesd_dist.records import Measurement, Repeat, Role, SdSpec, SweepPoint
+from moesd_dist.sweep.statistics import speedup
+from moesd_dist.theory.step_data import StepData
+
+
+def step_data(measured: Sequence[Measurement]) -> StepData:
+    """The SD points among the measurements, in their order.
+
+    Raises ValueError if there are none, or if they are not of one target, draft, workload,
+    device and layout (`apart` says what differs).
+    """
+    points = [m for m in measured if m.point.role is Role.sd and m.point.gamma]
+    if not points:
+        raise ValueError(
+            f"a fit needs SD points, got {len(measured)} measurements without any; "
+            "measure some gamma above 0 beside the baseline"
+        )
+    if names := apart(points):
+        raise ValueError(
+            f"points of several {' and '.join(names)} cannot be fitted as one; choose one with "
+            "where=..., or fit each with each=" + names[0]
+        )
+    return _arrays(points)
+
+
+def apart(measured: Sequence[Measurement]) -> list[str]:
+    """In what the measurements differ although one fit must not mix it."""
+    aspects = {
+        "engines": [m.point.engine for m in measured],
+        "targets": [m.point.target.anonymous for m in measured],
+        "drafts": [_method(m.point.sd) for m in measured],
+        "devices": [(m.point.hardware, m.host, m.device_name, m.point.threads) for m in measured],
+        "layouts": [m.point.layout for m in measured],
+    }
+    return [name for name, values in aspects.items() if len(set(values)) > 1]
+
+
+def _method(sd: SdSpec) -> SdSpec:
+    """What decides a draft's time: not the rates of synthetic acceptance."""
+    draft = sd.draft.anonymous if sd.draft else None
+    return replace(sd, draft=draft, synthetic_acceptance=())
+
+
+def _arrays(points: Sequence[Measurement]) -> StepData:
+    baselines = {b: float(i) for i, b in enumerate(dict.fromkeys(map(_baseline, points)))}
+    longest = max(m.point.gamma for m in points)
+    return StepData(
+        batch_size=np.array([float(m.point.batch_size) for m in points]),
+        gamma=np.array([float(m.point.gamma) for m in points]),
+        top_k=np.array([float(m.top_k) for m in points]),
+        group=np.array([baselines[_baseline(m)] for m in points]),
+        context_tokens=np.array([fmean(r.mean_context for r in m.repeats) for m in points]),
+        target_decode_s=np.array([_per_round(m.baseline, "target_s") for m in points]),
+        target_verify_s=np.array([_per_round(m.repeats, "target_s") for m in points]),
+        draft_step_s=np.array([_per_round(m.repeats, "draft_s") / m.point.gamma for m in points]),
+        reject_s=np.array([_per_round(m.repeats, "reject_s") for m in points]),
+        baseline_reject_s=np.array([_per_round(m.baseline, "reject_s") for m in points]),
+        decode_experts=np.array([m.baseline_activated_experts for m in points]),
+        verify_experts=np.array([m.activated_experts for m in points]),
+        sequence_rounds=np.array(
+            [float(sum(r.sequence_rounds for r in m.repeats)) for m in points]
+        ),
+        accepted=np.stack([_accepted(m, longest) for m in points]),
+        speedup=np.array([speedup(m) for m in points]),
+        speedup_spread=np.array([_spread(m) for m in points]),
+    )
+
+
+def _baseline(m: Measurement) -> SweepPoint:
+    """Which baseline a point was paired with, wherever its weights and prompts lie."""
+    return replace(m.point.baseline, target=m.point.target.anonymous, top_k=m.top_k or None)
+
+
+def _per_round(repeats: Sequence[Repeat], name: str) -> float:
+    return float(sum(getattr(r, name) for r in repeats) / sum(r.rounds for r in repeats))
+
+
+def _accepted(m: Measurement, longest: int) -> np.ndarray:
+    counts = [
+        sum(column) for column in zip(*(r.accepted_per_position for r in m.repeats), strict=True)
+    ]
+    return np.array(counts + [0] * (longest - len(counts)), dtype=np.float64)
+
+
+def _spread(m: Measurement) -> float:
+    """Standard error of the mean log ratio; 0 for a single repeat."""
+    logs = [math.log(ratio) for ratio in m.paired_speedups()]
+    return stdev(logs) / math.sqrt(len(logs)) if len(logs) > 1 else 0.0
