@@ -62,7 +62,8 @@ def _draw(left: Axes, right: Axes, members: Sequence[Measurement], gammas: Seque
     right.axhline(1.0, color="0.4", linewidth=1)
     left.legend(fontsize=9)
     left.set_ylabel("activated experts")
-    right.set_ylabel("measured / N(t)")
+    simulated = any(m.point.simulated for m in members)
+    right.set_ylabel("simulated / N(t)" if simulated else "measured / N(t)")
 
 
 def _law(axes: Axes, num_experts: int, top_k: int, most: int) -> None:

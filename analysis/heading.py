@@ -8,7 +8,7 @@ from analysis.series import measured
 from moesd_dist.records import DraftMethod, Measurement, Outcome, SweepPoint
 
 MEANINGS = {
-    "SIMULATED": "times come from a formula, nothing was timed",
+    "SIMULATED": "times and activated experts come from formulas, nothing was run or timed",
     "RANDOM WEIGHTS": "routing and text are not those of a trained model",
     "SYNTHETIC ACCEPTANCE": "drafts were accepted at given rates, so acceptance and speedup say "
     "nothing about a real draft",
@@ -17,9 +17,9 @@ MEANINGS = {
 
 _APPLIES: dict[str, Callable[[SweepPoint], bool]] = {
     "SIMULATED": lambda point: point.simulated,
-    "RANDOM WEIGHTS": lambda point: point.random_weights,
+    "RANDOM WEIGHTS": lambda point: point.random_weights and not point.simulated,
     "SYNTHETIC ACCEPTANCE": lambda point: point.synthetic_acceptance,
-    "RANDOM PROMPTS": lambda point: point.workload.name == "random",
+    "RANDOM PROMPTS": lambda point: point.workload.name == "random" and not point.simulated,
 }
 
 
@@ -56,6 +56,9 @@ def _draft(point: SweepPoint) -> str:
 
 def _workload(point: SweepPoint) -> str:
     work = point.workload
+    if point.simulated:  # only lengths count
+        prompt = f"{work.prompt_tokens_min}..{work.prompt_tokens_max}"
+        return f"prompts of {prompt} tokens, outputs of {work.output_tokens}"
     return f"{work.name} {work.digest}".strip()
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.heading import heading, labels
-from analysis.rows import BEST, Row, baseline_rows, sd_rows
+from analysis.rows import BEST, Row, baseline_rows, interval_of, sd_rows
 from analysis.series import axes, measured
 from analysis.verdict import verdict
 from moesd_dist.records import Outcome
@@ -103,7 +103,8 @@ def _title(outcomes: Sequence[Outcome]) -> Text:
 def _caption(outcomes: Sequence[Outcome], rows: Sequence[Row], columns: Sequence[str]) -> Text:
     lines = []
     if any(row.is_best for row in rows):
-        lines.append(f"{BEST} highest measured speedup of its gamma")
+        kind = "simulated" if "SIMULATED" in labels(outcomes) else "measured"
+        lines.append(f"{BEST} highest {kind} speedup of its gamma")
     if "speedup" in columns:
         lines.append(_intervals(outcomes))
     if "activated_experts" in columns:
@@ -113,6 +114,8 @@ def _caption(outcomes: Sequence[Outcome], rows: Sequence[Row], columns: Sequence
 
 
 def _intervals(outcomes: Sequence[Outcome]) -> str:
+    if all(m.point.simulated and interval_of(m) is None for m in measured(outcomes)):
+        return "simulated speedups have no interval"
     repeats = [len(m.repeats) for m in measured(outcomes)]
     if not repeats or max(repeats) < 2:
         return "speedups of a single repeat have no interval"

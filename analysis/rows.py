@@ -40,6 +40,13 @@ def best_per_gamma(measurements: Sequence[Measurement]) -> list[Measurement]:
     return [max(line, key=speedup) for line in lines if len(line) > 1]
 
 
+def interval_of(m: Measurement) -> Interval | None:
+    """Of the speedup; None for a formula without noise, whose repeats are equal."""
+    if m.point.simulation and not m.point.simulation.noise:
+        return None
+    return paired_interval(m.paired_speedups())
+
+
 def with_interval(value: float, interval: Interval | None) -> str:
     """Such as `1.43 [1.38, 1.49]`; the value alone after a single repeat."""
     return f"{value:.2f}" + (f" [{interval.low:.2f}, {interval.high:.2f}]" if interval else "")
@@ -64,7 +71,7 @@ def _sd_row(outcome: Outcome, names: Sequence[str], is_best: bool) -> Row:
             cells["acceptance_length"] = f"{outcome.acceptance_length:.2f}"
             cells["sigma"] = f"{outcome.sigma:.3f}"
         cells["target_efficiency"] = f"{found['target_efficiency']:.3f}"
-        interval = paired_interval(outcome.paired_speedups())
+        interval = interval_of(outcome)
         mark = BEST if is_best else " "
         cells["speedup"] = f"{with_interval(found['speedup'], interval)}{mark}"
         if "activated_experts" in found:

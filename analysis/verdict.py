@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analysis.heading import MEANINGS, flagged, labels
-from analysis.rows import with_interval
+from analysis.rows import interval_of, with_interval
 from analysis.series import (
     Setting,
     axes,
@@ -17,8 +17,8 @@ from analysis.series import (
     setting,
     text_of,
 )
-from moesd_dist.records import Failed, Infeasible, Interval, Measurement, Outcome, Role, SweepPoint
-from moesd_dist.sweep.statistics import metrics, paired_interval, speedup
+from moesd_dist.records import Failed, Infeasible, Measurement, Outcome, Role, SweepPoint
+from moesd_dist.sweep.statistics import metrics, speedup
 
 _FACTORS = ("acceptance", "target_efficiency", "drafting", "rejection")
 
@@ -34,7 +34,7 @@ def verdict(outcomes: Sequence[Outcome]) -> list[str]:
         if controls := by_batch(of_role(members, Role.control)):
             sentences.append(_control(controls, place))
     if found and all(m.point.role is Role.baseline for m in found):
-        sentences.append("Only baselines were measured: there is no speedup to report.")
+        sentences.append(f"Only baselines were {_verb(found[0])}: there is no speedup to report.")
     return sentences + _missing(outcomes)
 
 
@@ -50,17 +50,13 @@ def _line(line: Sequence[Measurement]) -> str:
 
 
 def _at(m: Measurement) -> str:
-    return f"{with_interval(speedup(m), _interval(m))} at B={m.point.batch_size}"
-
-
-def _interval(m: Measurement) -> Interval | None:
-    return paired_interval(m.paired_speedups())
+    return f"{with_interval(speedup(m), interval_of(m))} at B={m.point.batch_size}"
 
 
 def _against_one(m: Measurement) -> str:
-    interval = _interval(m)
+    interval = interval_of(m)
     if interval is None:
-        return " (one repeat, no interval)"
+        return " (simulated, no interval)" if m.point.simulated else " (one repeat, no interval)"
     if interval.low > 1:
         return ", faster than the baseline"
     if interval.high < 1:
@@ -71,27 +67,33 @@ def _against_one(m: Measurement) -> str:
 def _shape(line: Sequence[Measurement], peak: Measurement) -> str:
     first, last = line[0], line[-1]
     if first is last:
-        return "no other batch size was measured"
+        return f"no other batch size was {_verb(peak)}"
     span = f"B={first.point.batch_size}..{last.point.batch_size}"
     if peak is last:
-        return f"at the upper edge of the measured range {span}, so it may rise further"
+        return f"at the upper edge of the {_verb(peak)} range {span}, so it may rise further"
     if peak is first:
         further = ", so a smaller batch may gain more" if first.point.batch_size > 1 else ""
-        return f"at the lower edge of the measured range {span}{further}"
+        return f"at the lower edge of the {_verb(peak)} range {span}{further}"
     ends = " and ".join(f"B={m.point.batch_size} ({speedup(m):.2f})" for m in (first, last))
+    if peak.point.simulated and interval_of(peak) is None:
+        return f"rises then falls inside {span}, above {ends}"
     if not (_above(peak, first) and _above(peak, last)):
         return f"inside {span}, but not clear of both ends, {ends}"
     return f"rises then falls inside {span}, its interval above those of {ends}"
 
 
+def _verb(m: Measurement) -> str:
+    return "simulated" if m.point.simulated else "measured"
+
+
 def _contains_one(m: Measurement) -> bool:
-    interval = _interval(m)
+    interval = interval_of(m)
     return interval is not None and interval.low <= 1 <= interval.high
 
 
 def _above(m: Measurement, other: Measurement) -> bool:
     """The whole interval above the other's; never after single repeats."""
-    ours, theirs = _interval(m), _interval(other)
+    ours, theirs = interval_of(m), interval_of(other)
     return ours is not None and theirs is not None and ours.low > theirs.high
 
 
@@ -110,7 +112,7 @@ def _words(name: str) -> str:
 
 def _control(controls: Sequence[Measurement], place: Setting) -> str:
     name = "A/A control" + (f" ({text_of(place)})" if place else "")
-    known = [m for m in controls if _interval(m) is not None]
+    known = [m for m in controls if interval_of(m) is not None]
     if not known:
         return f"{name}: one repeat, no interval; {', '.join(map(_at, controls))}."
     missed = [m for m in known if not _contains_one(m)]

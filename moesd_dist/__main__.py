@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import hydra
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from analysis.curves import summary_curves
 from analysis.figures import experts_figure, sweep_figure
 from analysis.report import sweep_table, verdict
 from moesd_dist import build, config
+from moesd_dist.config import CONF
 from moesd_dist.console import (
-    INTERRUPTED,
     POINTS_FAILED,
     ConsoleProgress,
-    explain,
+    errors_as_one_line,
     fail,
     name,
 )
@@ -33,28 +30,33 @@ from moesd_dist.records import SweepPoint
 from moesd_dist.records.identity import identity
 from moesd_dist.sweep.driver import SweepResult, run_sweep
 
-PACKAGE = Path(__file__).resolve().parent
-CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
-
-
 LOG_WIDTH = 120  # a log has no width of its own
 
 
-def sweep_id(name: str, points: Sequence[SweepPoint]) -> str:
-    """The same points under the same name are the same sweep, on any machine."""
-    return identity((name, *sorted(point.point_id for point in points)))
+def sweep_id(
+    name: str, points: Sequence[SweepPoint], adaptive: config.AdaptiveConf | None = None
+) -> str:
+    """The same points under the same name are the same sweep, on any machine.
+
+    An adaptive one is also known by how it chooses; not by when it stops, so that it can go on.
+    """
+    rule = (adaptive.objective, adaptive.start, adaptive.per_round) if adaptive else ()
+    return identity((name, *sorted(point.point_id for point in points), *rule))
 
 
 def run(composed: DictConfig) -> SweepResult:
     """One sweep from its composed configuration; ValueError before anything is spent."""
     conf = build.conf_from(composed)
     points = build.points_from(conf)
+    plan = build.make_plan(conf, points)
     tracker = build.make_tracker(conf, composed)
     console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
-    tracker.open(sweep_id(conf.sweep.name, points), conf.sweep.name, points)
+    key = sweep_id(conf.sweep.name, points, conf.sweep.adaptive)
+    tracker.open(key, conf.sweep.name, points)
     status = "incomplete"
     try:
-        result = run_sweep(points, tracker, build.make_executor(conf), ConsoleProgress(console))
+        executor, progress = build.make_executor(conf), ConsoleProgress(console)
+        result = run_sweep(points, tracker, executor, progress, plan)
         show(result, tracker, Path(conf.output), console)
         status = "failed" if result.failed else "finished"
     finally:
@@ -66,6 +68,7 @@ def show(result: SweepResult, tracker: Tracker, folder: Path, console: Console) 
     """Table, verdict, pictures and curves: printed, saved beside the run, and logged."""
     folder.mkdir(parents=True, exist_ok=True)
     table, sentences = sweep_table(result.outcomes), verdict(result.outcomes)
+    sentences += [result.ending] if result.ending else []
     console.print(table)
     for sentence in sentences:
         console.print(sentence, markup=False, highlight=False)
@@ -94,17 +97,6 @@ def hydra_main(composed: DictConfig) -> None:
     if result.failed:
         names = "; ".join(f"{name(f.point)}: {f.reason}" for f in result.failed)
         fail(f"{len(result.failed)} points failed: {names}", POINTS_FAILED)
-
-
-@contextmanager
-def errors_as_one_line() -> Iterator[None]:
-    """Everything a user can get wrong becomes one line and exit code 2."""
-    try:
-        yield
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        fail(explain(error))
-    except KeyboardInterrupt:
-        fail("interrupted; the same command continues where it stopped", INTERRUPTED)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from moesd_dist.config import Conf, EngineKind, ForeignLoadPolicy, Launcher, ModelConf, SdConf
+from moesd_dist.hardware import device_figures as device_figures
+from moesd_dist.hardware import hardware_named as hardware_named
+from moesd_dist.hardware import model_named as model_named
+from moesd_dist.models.counts import counts_of
 from moesd_dist.models.sources import content_digest
 from moesd_dist.ports import Engine, Tracker
 from moesd_dist.records import (
@@ -27,10 +31,14 @@ from moesd_dist.records import (
     SweepPoint,
     WorkloadSpec,
 )
-from moesd_dist.sweep.driver import Executor, InlineExecutor
+from moesd_dist.simulation import with_simulations
+from moesd_dist.sweep.driver import Executor, InlineExecutor, Plan, WholeGrid
 from moesd_dist.sweep.grid import expand
 from moesd_dist.sweep.pairing import EngineKey, LoadLimit
-from moesd_dist.validate import check_known_keys, check_points
+from moesd_dist.sweep.rounds import AdaptivePlan, AdaptiveRule
+from moesd_dist.theory.counts import NO_MODEL
+from moesd_dist.validate import check_known_keys, check_points, check_reach
+from moesd_dist.workloads.acceptance_files import read_profile
 from moesd_dist.workloads.prompts import read_jsonl
 
 
@@ -69,6 +77,9 @@ def points_from(conf: Conf) -> list[SweepPoint]:
     points = expand(base, axes_of(conf), control=conf.sweep.control)
     points = [replace(p, workload=with_file(p.workload, conf.workload.path)) for p in points]
     check_points(points)
+    points = with_simulations(points, conf)
+    if conf.sd.acceptance and not conf.sd.repeat_last_rate:
+        check_reach(points)
     return points
 
 
@@ -134,8 +145,13 @@ def sd_spec(conf: SdConf) -> SdSpec:
         else None,
         ngram_min=conf.ngram_min,
         ngram_max=conf.ngram_max,
-        synthetic_acceptance=tuple(conf.synthetic_acceptance),
+        synthetic_acceptance=replayed_rates(conf.acceptance) or tuple(conf.synthetic_acceptance),
     )
+
+
+def replayed_rates(path: str) -> tuple[float, ...]:
+    """Conditional rates of the positions that a file knows; none without a file."""
+    return read_profile(path).profile.conditional if path else ()
 
 
 def workload_spec(conf: Conf) -> WorkloadSpec:
@@ -171,6 +187,17 @@ def make_engine(key: EngineKey) -> Engine:
                 threads=key.threads,
                 experts_implementation=key.experts_implementation,
             )
+        case EngineKind.analytic.value:
+            from moesd_dist.engines.analytic import AnalyticEngine
+
+            assert key.simulation is not None  # points_from saw to it
+            return AnalyticEngine(
+                target=key.target,
+                draft=key.draft,
+                simulation=key.simulation,
+                hardware=key.hardware,
+                tp_size=key.layout.tp_size,
+            )
         case other:
             raise ValueError(f"no engine {other!r}; use one of {', '.join(EngineKind)}")
 
@@ -187,14 +214,36 @@ def make_executor(conf: Conf) -> Executor:
         case Launcher.ray:
             from moesd_dist.sweep.cluster import ClusterSettings, RayExecutor
 
+            simulated = conf.engine.kind is EngineKind.analytic  # occupies one core of any node
             settings = ClusterSettings(
                 address=conf.cluster.address,
-                cpus_per_engine=hardware.cpus_per_engine,
-                gpus_per_engine=hardware.gpus_per_engine,
-                threads=hardware.threads,
-                whole_node=hardware.whole_node,
+                cpus_per_engine=1 if simulated else hardware.cpus_per_engine,
+                gpus_per_engine=0 if simulated else hardware.gpus_per_engine,
+                threads=1 if simulated else hardware.threads,
+                whole_node=hardware.whole_node and not simulated,
             )
             return RayExecutor(make_engine, limit, settings)
+
+
+def make_plan(conf: Conf, points: Sequence[SweepPoint]) -> Plan:
+    """Which of the points are measured, and when; ValueError for a pool that nothing can choose from."""
+    chosen = conf.sweep.adaptive
+    if chosen is None:
+        return WholeGrid(points)
+    rule = AdaptiveRule(
+        objective=chosen.objective,
+        start=chosen.start,
+        per_round=chosen.per_round,
+        budget=chosen.budget,
+        target_interval=chosen.target_interval,
+    )
+    draft = sd_spec(conf.sd).draft
+    return AdaptivePlan(
+        points,
+        rule,
+        target=counts_of(model_spec(conf.model)),
+        draft=counts_of(draft) if draft else NO_MODEL,
+    )
 
 
 def make_tracker(conf: Conf, config: DictConfig) -> Tracker:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from moesd_dist.records import Device, DraftMethod, ModelSource
+from moesd_dist.theory.design import Objective
+
+_PACKAGE = Path(__file__).resolve().parent
+CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
 
 
 class Launcher(StrEnum):
@@ -28,6 +33,7 @@ class ForeignLoadPolicy(StrEnum):
 
 class EngineKind(StrEnum):
     transformers = "transformers"
+    analytic = "analytic"
 
 
 @dataclass
@@ -62,8 +68,14 @@ class SdConf:
     ngram_min: int = 2
     ngram_max: int = 4
     synthetic_acceptance: list[float] = field(default_factory=list)
+    acceptance: str = ""
+    repeat_last_rate: bool = False
 
     def __post_init__(self) -> None:
+        if self.acceptance and plain(self.synthetic_acceptance):
+            raise ValueError(
+                "sd.acceptance and sd.synthetic_acceptance both give rates; leave one of them empty"
+            )
         for rate in plain(self.synthetic_acceptance):
             between("sd.synthetic_acceptance", rate, 0.0, 1.0)
 
@@ -84,6 +96,35 @@ class WorkloadConf:
 
 
 @dataclass
+class FiguresConf:
+    """Peak figures of one device (`theory.device`); null is unknown."""
+
+    flops: float | None = None
+    bytes_per_s: float | None = None
+    memory_bytes: float | None = None
+    clock_hz: float | None = None
+    link_bytes_per_s: float | None = None
+    link_latency_s: float | None = None
+
+
+@dataclass
+class AchievedConf:
+    """What an engine makes of them (`theory.operations`): learned by `theory.calibration`.
+
+    From MoESD's 24 rows of 2xA800, so of vLLM with CUDA graphs in 2025: an engine's figures, not
+    measured on any other device. docs/transfer.md has their intervals.
+    """
+
+    memory_efficiency: float = 0.791
+    compute_efficiency: float = 0.118
+    logit_passes: float = 15.0
+    forward_overhead_s: float = 1.87e-3
+    layer_overhead_s: float = 97.3e-6
+    clocked_share: float = 0.5
+    round_overhead_s: float = 5.43e-3
+
+
+@dataclass
 class HardwareConf:
     name: str = "cpu"
     device: Device = Device.cpu
@@ -93,6 +134,8 @@ class HardwareConf:
     whole_node: bool = True
     foreign_load: ForeignLoadPolicy = ForeignLoadPolicy.flag
     foreign_load_cores: float = 0.5
+    figures: FiguresConf = field(default_factory=FiguresConf)
+    achieved: AchievedConf = field(default_factory=AchievedConf)
 
     def __post_init__(self) -> None:
         at_least("hardware.threads", self.threads, 1)
@@ -113,9 +156,14 @@ class LayoutConf:
 class EngineConf:
     kind: EngineKind = EngineKind.transformers
     experts_implementation: str = "auto"
+    fit: str = ""  # analytic: a saved fit instead of hardware figures
+    noise: float = 0.0  # analytic: standard deviation of the logarithm of a repeat's seconds
 
     def __post_init__(self) -> None:
         one_of("engine.experts_implementation", self.experts_implementation, ("auto", "packed", "grouped_mm"))  # fmt: skip
+        at_least("engine.noise", self.noise, 0.0)
+        if self.kind is not EngineKind.analytic and (self.fit or self.noise):
+            raise ValueError("engine.fit and engine.noise are for predictions; use engine=analytic")
 
 
 @dataclass
@@ -127,6 +175,27 @@ class ClusterConf:
 class TrackingConf:
     uri: str = "sqlite:///mlflow.db"
     experiment: str = "moesd-dist"
+
+
+@dataclass
+class AdaptiveConf:
+    """Counts are of SD points; each brings its baseline."""
+
+    objective: Objective = Objective.recommendation
+    budget: int = 12
+    per_round: int = 2
+    start: int = 4
+    target_interval: float = 0.03
+
+    def __post_init__(self) -> None:
+        at_least("sweep.adaptive.per_round", self.per_round, 1)
+        at_least("sweep.adaptive.target_interval", self.target_interval, 0)
+        at_least("sweep.adaptive.start", self.start, 4)  # what a fit of step times needs
+        if self.budget < self.start:
+            raise ValueError(
+                f"sweep.adaptive.budget {self.budget} is below its start of {self.start} points; "
+                "raise it, or lower sweep.adaptive.start to 4 or more"
+            )
 
 
 @dataclass
@@ -145,6 +214,7 @@ class SweepConf:
     warmup_rounds: int = 2
     window_tokens: int = 128
     end_to_end_repeats: int = 1
+    adaptive: AdaptiveConf | None = None  # null measures every point
 
     def __post_init__(self) -> None:
         for value in plain(self.batch_size):

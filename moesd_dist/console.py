@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from moesd_dist.records import Infeasible, Measurement, Outcome, Role, SweepPoint
+from moesd_dist.sweep.driver import Round
 from moesd_dist.sweep.statistics import speedup, target_efficiency
 
 USAGE_ERROR = 2
@@ -38,6 +43,11 @@ class ConsoleProgress:
         self._bar.start()
         self._task = self._bar.add_task("measuring", total=total, completed=done)
 
+    def begin_round(self, planned: Round) -> None:
+        if planned.why:
+            names = ", ".join(name(p) for p in planned.points if p.role is not Role.baseline)
+            self._bar.console.print(f"{planned.why}: {names}", markup=False, highlight=False, soft_wrap=True)  # fmt: skip
+
     def advance(self, outcome: Outcome) -> None:
         self._done += 1
         self._bar.update(self._task, completed=self._done)
@@ -64,13 +74,24 @@ def one_line(outcome: Outcome) -> str:
         kind = "infeasible" if isinstance(outcome, Infeasible) else "failed"
         return f"{name(point)} {kind}: {outcome.reason}"
     tokens_per_s = sum(r.tokens for r in outcome.repeats) / sum(r.seconds for r in outcome.repeats)
-    text = f"{name(point)} {tokens_per_s:.1f} tokens/s"
+    text = f"{name(point)} {'simulated ' if point.simulated else ''}{tokens_per_s:.1f} tokens/s"
     if point.gamma:
         text += (
             f", speedup {speedup(outcome):.2f}, target efficiency {target_efficiency(outcome):.2f}"
         )
         text += f", acceptance length {outcome.acceptance_length:.2f}"
     return text + (f" ({', '.join(outcome.flags)})" if outcome.flags else "")
+
+
+@contextmanager
+def errors_as_one_line() -> Iterator[None]:
+    """Everything a user can get wrong becomes one line and exit code 2."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        fail(explain(error))
+    except KeyboardInterrupt:
+        fail("interrupted; the same command continues where it stopped", INTERRUPTED)
 
 
 def explain(error: Exception) -> str:

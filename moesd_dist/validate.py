@@ -47,6 +47,17 @@ def check_points(points: Sequence[SweepPoint]) -> None:
         _check_models(point)
 
 
+def check_reach(points: Sequence[SweepPoint]) -> None:
+    """ValueError for a gamma beyond the positions that an acceptance file knows: not unasked."""
+    for point in points:
+        known = point.sd.synthetic_acceptance
+        if known and point.gamma > len(known) and 0.0 not in known:
+            raise ValueError(
+                f"sd.acceptance knows {len(known)} positions, sweep.gamma asks for {point.gamma}; lower it, "
+                f"or repeat the last rate {known[-1]:.3g} with sd.repeat_last_rate=true"
+            )
+
+
 def _check_settings(point: SweepPoint) -> None:
     least = {"batch_size": point.batch_size, "threads": point.threads}
     least |= {"repeats": point.protocol.repeats, "output_tokens": point.workload.output_tokens}
@@ -55,7 +66,9 @@ def _check_settings(point: SweepPoint) -> None:
             raise ValueError(f"{name} must be at least 1, got {value}")
     if point.gamma and point.sd.method is DraftMethod.none:
         raise ValueError(f"gamma {point.gamma} needs a draft method; choose sd=... or gamma=[0]")
-    if point.layout != LayoutSpec():
+    if point.simulated:
+        _check_simulation(point)
+    elif point.layout != LayoutSpec():
         raise ValueError(
             "the transformers engine runs in one process: tp_size, dp_size and ep_size must be 1, "
             f"got {point.layout.tp_size}, {point.layout.dp_size}, {point.layout.ep_size}"
@@ -64,11 +77,31 @@ def _check_settings(point: SweepPoint) -> None:
         raise ValueError("packed experts are for a CPU; use engine.experts_implementation=auto")
 
 
+def _check_simulation(point: SweepPoint) -> None:
+    """A formula verifies no tokens and, so far, knows one way to share a model out."""
+    layout = point.layout
+    if (layout.dp_size, layout.ep_size) != (1, 1):
+        raise ValueError(
+            "the analytic engine predicts tensor parallelism only: dp_size and ep_size must be 1, "
+            f"got {layout.dp_size}, {layout.ep_size}"
+        )
+    if point.device is Device.cpu and layout.tp_size > 1:
+        raise ValueError(
+            f"tp_size {layout.tp_size} needs links between devices, a cpu has none; use layout.tp_size=1"
+        )
+    if point.gamma and not point.synthetic_acceptance:
+        raise ValueError(
+            f"the analytic engine cannot verify the tokens of gamma {point.gamma}; give their rates: "
+            "sd.synthetic_acceptance=[0.8] or sd.acceptance=FILE"
+        )
+
+
 def _check_workload(point: SweepPoint) -> None:
     name = point.workload.name
     if name not in NAMES:
         raise ValueError(f"workload must be one of {', '.join(NAMES)}; got {name!r}")
-    if point.target.source is ModelSource.shape and name != "random":
+    # Nothing is tokenised in a simulation: a workload stands for its lengths.
+    if point.target.source is ModelSource.shape and name != "random" and not point.simulated:
         raise ValueError(
             f"model {point.target.name} is a shape without a tokenizer; use workload=random"
         )

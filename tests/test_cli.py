@@ -14,12 +14,14 @@ from moesd_dist.__main__ import CONF, main
 
 EMBEDDED = Path(__file__).parents[1] / "moesd_dist" / "models" / "embedded"
 Cli = Callable[..., tuple[int, str, str]]
+PREDICT = ("engine=analytic", "sd=synthetic")
 
 
 @pytest.fixture
 def cli(tmp_path, monkeypatch, capfd) -> Cli:
     """Runs the command line in this process and in an empty folder: (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MOESD_CACHE", str(tmp_path / "cache"))
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["moesd_dist", *arguments])
@@ -94,6 +96,42 @@ def cli(tmp_path, monkeypatch, capfd) -> Cli:
             id="top_k of a dense model",
         ),
         pytest.param(["layout.ep_size=0"], "layout.ep_size must be at least 1", id="ep_size"),
+        pytest.param(
+            ["engine=analytic", "hardware=A800"],
+            "sd.synthetic_acceptance=[0.8] or sd.acceptance=FILE",
+            id="a formula verifies nothing",
+        ),
+        pytest.param(
+            [*PREDICT, "hardware=A800", "layout.ep_size=2"],
+            "tensor parallelism only",
+            id="expert parallelism by formula",
+        ),
+        pytest.param(
+            [*PREDICT, "hardware=cpu", "layout.tp_size=2"], "a cpu has none", id="links of a cpu"
+        ),
+        pytest.param(
+            [*PREDICT, "hardware=cuda"], "choose one of A100, A800", id="hardware without figures"
+        ),
+        pytest.param(
+            [*PREDICT, "hardware=cpu"],
+            "run python -m jobs.calibrate_cpu",
+            id="a cpu not calibrated",
+        ),
+        pytest.param(
+            [*PREDICT, "hardware=A800", "+sweep.axes={hardware: [A80]}"],
+            "did you mean A800?",
+            id="hardware on an axis",
+        ),
+        pytest.param([*PREDICT, "engine.fit=/no/fit"], "'/no/fit' cannot be read", id="no fit"),
+        pytest.param(
+            [*PREDICT, "hardware=A800", "engine.noise=-1"], "noise must be at least 0", id="noise"
+        ),
+        pytest.param(["engine.fit=x"], "use engine=analytic", id="a fit for the wrong engine"),
+        pytest.param(
+            [*PREDICT, "hardware=A800", "model=checkpoint", "model.location=org/name"],
+            "the size of org/name is in a config that is not here",
+            id="a hub name by formula",
+        ),
     ],
 )
 def test_bad_input_is_one_line(cli, tmp_path, arguments, says):

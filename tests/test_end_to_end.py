@@ -183,3 +183,16 @@ def test_a_published_shape_is_refused_by_arithmetic_alone(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "infeasible: needs 1249" in done.stdout or "infeasible: needs 12" in done.stdout
     assert time.monotonic() - began < 60
+
+
+def test_a_prediction_runs_on_ray_without_the_gpus_it_is_of_and_says_so_everywhere(tmp_path):
+    batches = ["sweep.batch_size=[1,16]", "sweep.gamma=[4]", "sweep.name=predicted"]
+    done = run(tmp_path, "+exp=zero_shot_qwen2", "launcher=ray", *batches)
+    assert done.returncode == 0, done.stderr
+    assert "*** SIMULATED ***" in done.stdout
+    assert "highest simulated speedup" in done.stdout
+    runs = client(tmp_path).search_runs(["1"], "tags.source = 'simulated'")
+    assert len(runs) == 1 + 4  # the sweep and its points
+    export(load_sweep(f"sqlite:///{tmp_path}/mlflow.db", "moesd-dist", "predicted"), tmp_path / "x")
+    assert set(pandas.read_csv(tmp_path / "x" / "points.csv")["source"]) == {"simulated"}
+    assert "SIMULATED" in (tmp_path / "x" / "report.txt").read_text()

@@ -14,6 +14,7 @@ from moesd_dist.records.point import (
     SweepPoint,
     WorkloadSpec,
 )
+from moesd_dist.records.simulation import SimulationSpec
 
 __all__ = [
     "Device",
@@ -30,6 +31,7 @@ __all__ = [
     "Repeat",
     "Role",
     "SdSpec",
+    "SimulationSpec",
     "SweepPoint",
     "WorkloadSpec",
 ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from moesd_dist.records.identity import identity
+from moesd_dist.records.simulation import SimulationSpec
 
 
 class ModelSource(StrEnum):
@@ -113,7 +114,10 @@ class Protocol:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepPoint:
-    """One point; `gamma` 0 is the baseline. `top_k` None leaves the model's own."""
+    """One point; `gamma` 0 is the baseline. `top_k` None leaves the model's own.
+
+    `simulation` is for the analytic engine alone; a measured point has none.
+    """
 
     engine: str
     target: ModelSpec
@@ -130,6 +134,7 @@ class SweepPoint:
     layout: LayoutSpec = field(default_factory=LayoutSpec)
     protocol: Protocol = field(default_factory=Protocol)
     role: Role = Role.sd
+    simulation: SimulationSpec | None = None
 
     def __post_init__(self) -> None:
         # 1 and 1.0 are equal points and must have equal identities.
@@ -139,12 +144,14 @@ class SweepPoint:
     def point_id(self) -> str:
         """16 hex digits, equal for equal points on any machine."""
         draft = self.sd.draft.anonymous if self.sd.draft else None
+        simulation = replace(self.simulation, fit_path="") if self.simulation else None
         return identity(
             replace(
                 self,
                 target=self.target.anonymous,
                 sd=replace(self.sd, draft=draft),
                 workload=replace(self.workload, path=""),
+                simulation=simulation,
             )
         )
 

@@ -52,9 +52,13 @@ class RayExecutor:
         self._actors: dict[EngineKey, Any] = {}
 
     def run(self, todo: Sequence[Group]) -> Iterator[tuple[Group, list[Outcome]]]:
-        start_ray(self._settings)
+        if not ray.is_initialized():
+            start_ray(self._settings)
+        self._queues = {}
         for group in by_engine(todo):
             self._queues.setdefault(engine_key(group), deque()).append(group)
+        for key in self._actors.keys() - self._queues.keys():
+            self._release(key)
         flying = dict(self._submit(key) for key in list(self._queues))
         while flying:
             ready, _ = ray.wait(list(flying), num_returns=1)
@@ -62,7 +66,7 @@ class RayExecutor:
             yield group, self._collect(ready[0], key, group)
             if self._queues[key]:
                 flying |= [self._submit(key)]
-            else:
+            elif flying:  # the last engine stays for the next round
                 self._release(key)
 
     def close(self) -> None:

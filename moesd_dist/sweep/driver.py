@@ -30,10 +30,37 @@ class Executor(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What to measure next; without points the sweep is over. `why` is for a person, or empty."""
+
+    points: tuple[SweepPoint, ...]
+    why: str = ""
+
+
+class Plan(Protocol):
+    """Decides what to measure from what is known so far."""
+
+    def next_round(self, outcomes: Sequence[Outcome]) -> Round: ...
+
+
+class WholeGrid:
+    """The plan of an ordinary sweep: every point, in one round."""
+
+    def __init__(self, points: Sequence[SweepPoint]) -> None:
+        self._left = tuple(points)
+
+    def next_round(self, outcomes: Sequence[Outcome]) -> Round:
+        points, self._left = self._left, ()
+        return Round(points=points)
+
+
 class Progress(Protocol):
     """Told what happens, so that a person can be."""
 
     def begin(self, total: int, done: int) -> None: ...
+
+    def begin_round(self, planned: Round) -> None: ...
 
     def advance(self, outcome: Outcome) -> None: ...
 
@@ -46,6 +73,7 @@ class SweepResult:
 
     outcomes: tuple[Outcome, ...]
     reused: int  # finished by an earlier run of the same sweep
+    ending: str = ""  # why it stopped before the grid was full; empty for a whole grid
 
     @property
     def measurements(self) -> list[Measurement]:
@@ -99,19 +127,27 @@ def measure_or_fail(engine: Engine, group: Group, limit: LoadLimit) -> list[Outc
 
 
 def run_sweep(
-    points: Sequence[SweepPoint], tracker: Tracker, executor: Executor, progress: Progress
+    points: Sequence[SweepPoint],
+    tracker: Tracker,
+    executor: Executor,
+    progress: Progress,
+    plan: Plan | None = None,
 ) -> SweepResult:
-    """Measures what is missing. Each outcome is written as soon as it arrives."""
+    """Measures what is missing: all of the points, or those that a plan chooses among them.
+
+    Each outcome is written as soon as it arrives.
+    """
     # What did not fit may fit now: asking again costs arithmetic, not a measurement.
     finished = {k: o for k, o in tracker.finished().items() if isinstance(o, Measurement)}
     wanted = {point.point_id for point in points}
     outcomes: list[Outcome] = [o for key, o in finished.items() if key in wanted]
-    reused = len(outcomes)
+    reused, plan = len(outcomes), plan or WholeGrid(points)
     progress.begin(len(points), reused)
     try:
-        todo = groups(points, finished)
-        for _, arrived in executor.run(todo) if todo else ():
-            for outcome in arrived:
+        while (planned := plan.next_round(outcomes)).points:
+            progress.begin_round(planned)
+            done = {o.point.point_id for o in outcomes}
+            for outcome in _measure(groups(planned.points, done), executor):
                 found = metrics(outcome) if isinstance(outcome, Measurement) else {}
                 tracker.record(outcome, found)
                 outcomes.append(outcome)
@@ -121,4 +157,9 @@ def run_sweep(
         executor.close()
     place = {point.point_id: index for index, point in enumerate(points)}
     outcomes.sort(key=lambda outcome: place[outcome.point.point_id])
-    return SweepResult(outcomes=tuple(outcomes), reused=reused)
+    return SweepResult(outcomes=tuple(outcomes), reused=reused, ending=planned.why)
+
+
+def _measure(todo: Sequence[Group], executor: Executor) -> Iterator[Outcome]:
+    for _, arrived in executor.run(todo) if todo else ():
+        yield from arrived

@@ -16,6 +16,7 @@ from moesd_dist.records import (
     Outcome,
     Repeat,
     Role,
+    SimulationSpec,
     SweepPoint,
 )
 
@@ -54,6 +55,7 @@ class EngineKey:
     threads: int
     experts_implementation: str
     layout: LayoutSpec
+    simulation: SimulationSpec | None = None
 
 
 def groups(points: Iterable[SweepPoint], finished: Collection[str]) -> list[Group]:
@@ -84,6 +86,7 @@ def engine_key(group: Group) -> EngineKey:
         threads=point.threads,
         experts_implementation=point.experts_implementation,
         layout=point.layout,
+        simulation=point.simulation,
     )
 
 

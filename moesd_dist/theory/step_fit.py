@@ -24,6 +24,7 @@ _Floats = npt.NDArray[np.float64]
 MOST_MEANINGFUL_RATE = 1e18  # bytes/s or FLOP/s of work that a model does not have
 
 LEAST_POINTS = 4
+_LEAST_S = 1e-9  # no clock sees less; a simulation may say 0
 PARTS = ("target", "draft", "reject", "routing")
 
 
@@ -112,10 +113,11 @@ def _draft(data: StepData, model: ModelCounts) -> LogFit:
     forwards = Forwards(
         sequences=data.batch_size, tokens_each=1.0, context_tokens=data.context_tokens
     )
-    priors = step_priors.draft_priors(model, forwards, data.draft_step_s)
+    seconds = np.maximum(data.draft_step_s, _LEAST_S)
+    priors = step_priors.draft_priors(model, forwards, seconds)
     return fit_logs(
         lambda v: forward_seconds(model, rates_from(v), forwards),
-        data.draft_step_s,
+        seconds,
         priors,
         groups=data.group,
     )
@@ -125,7 +127,7 @@ def _reject(data: StepData) -> LogFit:
     first = data.baselines
     batch = np.concatenate([data.batch_size[first], data.batch_size])
     gamma = np.concatenate([np.zeros(len(first)), data.gamma])
-    seconds = np.concatenate([data.baseline_reject_s[first], data.reject_s])
+    seconds = np.maximum(np.concatenate([data.baseline_reject_s[first], data.reject_s]), _LEAST_S)
     priors = step_priors.reject_priors(batch, gamma, seconds)
     return fit_logs(
         lambda v: RejectLaw(**v).seconds(batch, gamma), seconds, priors, groups=_groups(data)

@@ -41,7 +41,7 @@ def reject_priors(batch: _Floats, gamma: _Floats, seconds: _Floats) -> list[Prio
     """Of `RejectLaw`."""
     return [
         _overhead("step_s", seconds),
-        _overhead("round_s", seconds),
+        _overhead("round_s", seconds[gamma > 0]),  # only speculation pays it
         _overhead("sequence_s", seconds / batch),
         _overhead("token_s", seconds / (batch * (gamma + 1.0))),
     ]

@@ -29,8 +29,26 @@ def strided(points: Points, *, stride: int) -> npt.NDArray[np.intp]:
     """
     if not stride >= 1:
         raise ValueError(f"stride must be at least 1, got {stride}; 11 takes 21 of 228 points")
-    order = np.lexsort(tuple(map(np.asarray, (points.batch_size, points.gamma, points.top_k))))
-    return order[::stride]
+    return grid_order(points.batch_size, points.gamma, points.top_k)[::stride]
+
+
+def grid_order(
+    batch_size: npt.ArrayLike, gamma: npt.ArrayLike, top_k: npt.ArrayLike
+) -> npt.NDArray[np.intp]:
+    """Indices that sort points by (top_k, gamma, batch_size); equal ones keep their order."""
+    return np.lexsort(tuple(map(np.asarray, (batch_size, gamma, top_k))))
+
+
+def evenly_spaced(count: int, total: int) -> npt.NDArray[np.intp]:
+    """`count` of the places 0..total - 1, from the first: place floor(i total / count).
+
+    Where total is a whole number of strides it takes what that stride takes; elsewhere it spreads
+    counts that no stride gives, such as 21 of 80, over the whole range.
+
+    Raises ValueError unless count lies in 1..total.
+    """
+    _check_count(count, total)
+    return np.asarray(np.arange(count) * total // count, dtype=np.intp)
 
 
 def stride_for(count: int, total: int) -> int:
@@ -38,8 +56,7 @@ def stride_for(count: int, total: int) -> int:
 
     Raises ValueError if no stride takes exactly that many.
     """
-    if not 1 <= count <= total:
-        raise ValueError(f"count must lie in 1..{total}, got {count}; take fewer or measure more")
+    _check_count(count, total)
     stride = total if count == 1 else math.ceil(total / (count - 1)) - 1
     if taken(stride, total) != count:
         near = taken(stride, total), taken(stride + 1, total)
@@ -52,3 +69,8 @@ def stride_for(count: int, total: int) -> int:
 def taken(stride: int, total: int) -> int:
     """How many of `total` points a stride takes, the first included."""
     return math.ceil(total / stride)
+
+
+def _check_count(count: int, total: int) -> None:
+    if not 1 <= count <= total:
+        raise ValueError(f"count must lie in 1..{total}, got {count}; take fewer or measure more")

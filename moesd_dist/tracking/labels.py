@@ -29,6 +29,7 @@ def point_params(point: SweepPoint) -> dict[str, str]:
     target, draft, layout, workload = point.target, point.sd.draft, point.layout, point.workload
     widths = (target.widen_hidden, target.widen_expert, target.widen_heads)
     values = {
+        "source": source(point),
         "engine": point.engine,
         "target": point.target.name,
         "draft": draft.name if draft else "none",
@@ -59,8 +60,18 @@ def point_params(point: SweepPoint) -> dict[str, str]:
         "widen": "x".join(map(str, widths)),
         "overrides": ", ".join(f"{key}={value}" for key, value in target.overrides) or "none",
         "weights": target.digest or target.location or "random",
+        "predicted_from": _predicted_from(point),
     }
     return {name: str(value)[:_TEXT] for name, value in values.items()}
+
+
+def _predicted_from(point: SweepPoint) -> str:
+    if point.simulation is None:
+        return "nothing: measured"
+    if point.simulation.fit:
+        return f"fit {point.simulation.fit} of {point.simulation.fit_path}"
+    figures = (*point.simulation.device, *point.simulation.achieved)
+    return ", ".join(f"{name}={value:g}" for name, value in figures)
 
 
 def sweep_params(points: Sequence[SweepPoint]) -> dict[str, str]:
@@ -83,12 +94,25 @@ def outcome_tags(outcome: Outcome) -> dict[str, str]:
     tags = {
         "moesd.point_id": point.point_id,
         "moesd.outcome": kind_of(outcome),
-        "moesd.source": "simulated" if point.simulated else "measured",
+        "source": source(point),
+        "moesd.source": source(point),
         "moesd.acceptance": acceptance(point),
-        "moesd.weights": "random" if point.random_weights else "trained",
+        "moesd.weights": weights(point),
         "moesd.role": point.role.value,
     }
     return tags | (_measured(outcome) if isinstance(outcome, Measurement) else _reason(outcome))
+
+
+def source(point: SweepPoint) -> str:
+    """`simulated` where a formula stands for a clock."""
+    return "simulated" if point.simulated else "measured"
+
+
+def weights(point: SweepPoint) -> str:
+    """`none` where nothing was loaded."""
+    if point.simulated:
+        return "none"
+    return "random" if point.random_weights else "trained"
 
 
 def acceptance(point: SweepPoint) -> str:

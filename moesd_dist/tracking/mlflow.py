@@ -16,6 +16,7 @@ from moesd_dist.tracking.labels import (
     point_params,
     provenance_tags,
     run_name,
+    source,
     sweep_params,
 )
 from moesd_dist.tracking.mlflow_runs import (
@@ -111,6 +112,7 @@ class MlflowTracker:
 
     def _create_sweep(self, sweep_id: str, name: str, points: Sequence[SweepPoint]) -> str:
         tags = {"moesd.kind": "sweep", "moesd.sweep_id": sweep_id}
+        tags["source"] = " / ".join(sorted({source(point) for point in points}))
         tags |= provenance_tags(self._provenance)
         run = self._client.create_run(self._experiment_id, tags=tags, run_name=name)
         fill(self._client, run.info.run_id, sweep_params(points), {})

@@ -57,7 +57,7 @@ def collect(argv: Sequence[str], repo: Path | None) -> Provenance:
         python=platform.python_version(),
         packages=_packages(),
         host=platform.node(),
-        cpu_model=_cpu_model(),
+        cpu_model=cpu_model(),
         cores=_cores(),
         memory_bytes=_memory_bytes(),
         gpus=_gpus(),
@@ -95,7 +95,8 @@ def _version(package: str) -> str:
         return ""
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """The processor's own name, where the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -15,7 +15,7 @@ from moesd_dist.theory.forward_time import Denominator, MoesdParameters, predict
 from moesd_dist.theory.points import Points
 from moesd_dist.theory.speedup import RoundTimes, speedup
 
-DATA = Path(__file__).parents[1] / "data" / "moesd_peak_speedups.csv"
+DATA = Path(__file__).parents[2] / "analysis" / "data" / "moesd_peak_speedups.csv"
 PRINTED_TO = 0.005  # sigma and the speedup are rounded to two places
 
 

@@ -1,0 +1,143 @@
+"""Everything that a fit of one sample found: parameters, held-out errors, what stays open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from analysis.fit_models import Models, models_of
+from analysis.fit_points import Sample
+from analysis.fit_settings import FitConf
+from moesd_dist.theory.fit import MoesdFit
+from moesd_dist.theory.forecast import Forecast, Forecaster, step_forecaster
+from moesd_dist.theory.regimes import Regime, Residuals, regimes, residuals_by_regime
+from moesd_dist.theory.splits import Kind, Split, all_splits, strided_split
+from moesd_dist.theory.step_data import StepData
+from moesd_dist.theory.step_fit import StepFit, fit_steps, target_forwards
+from moesd_dist.theory.step_uncertainty import Intervals, bootstrap
+from moesd_dist.theory.validation import HeldOut, Scores, cross_validate, scores
+
+OURS, MOESD = "ours", "moesd"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FitResult:
+    """`fitted` are the places of the points behind `fit`; all of them unless fewer were asked for."""
+
+    sample: Sample
+    models: Models
+    fitted: npt.NDArray[np.intp]
+    fit: StepFit
+    moesd: MoesdFit | None
+    no_moesd: str
+    held: Mapping[str, list[HeldOut]]  # by OURS and MOESD
+    scores: Mapping[str, Mapping[Kind, Scores]]
+    intervals: Intervals  # bootstrap; empty if none was asked for
+    moesd_intervals: Mapping[str, tuple[float, float]]
+
+    @property
+    def headline(self) -> Kind:
+        """The kind of split that the verdict is about: the first."""
+        return next(iter(self.scores[OURS]))
+
+    def held_out(self, model: str, kind: Kind) -> list[tuple[Split, Forecast]]:
+        return [(h.split, h.forecast) for h in self.held[model] if h.forecast and h.split.kind is kind]  # fmt: skip
+
+
+def fit_sample(sample: Sample, conf: FitConf) -> FitResult:
+    """ValueError if the points are too few to be fitted, or to be held out."""
+    models, data = models_of(sample, conf), sample.data
+    splits = _splits(data, conf)
+    fitted = splits[0].train if conf.points else np.arange(len(data))
+    train = data.take(fitted)
+    fit = fit_steps(train, target=models.target, draft=models.draft)
+    moesd, no_moesd = _moesd(models, train)
+    forecasters: dict[str, Forecaster] = {OURS: step_forecaster(models.target, models.draft)}
+    if moesd and models.moesd:
+        forecasters[MOESD] = models.moesd.forecast
+    held = {n: cross_validate(data, sample.settings, splits, f) for n, f in forecasters.items()}
+    found = {name: scores(data, each) for name, each in held.items()}
+    _check_validated(held[OURS], found[OURS], len(data))
+    return FitResult(
+        sample=sample,
+        models=models,
+        fitted=fitted,
+        fit=fit,
+        moesd=moesd,
+        no_moesd=no_moesd,
+        held=held,
+        scores=found,
+        intervals=_intervals(train, models, conf),
+        moesd_intervals=_moesd_intervals(train, models, conf) if moesd else {},
+    )
+
+
+def held_out_residuals(result: FitResult) -> tuple[StepData, npt.NDArray[np.float64]]:
+    """Held-out points of the headline, and ln(predicted / measured) of their target forwards.
+
+    Those of every baseline once, then of every verification, as `step_fit.target_forwards`.
+    """
+    data, places = result.sample.data, list[npt.NDArray[np.intp]]()
+    decode, verify = np.full(len(data), np.nan), np.full(len(data), np.nan)
+    for split, forecast in result.held_out(OURS, result.headline):
+        assert forecast.times is not None  # ours predicts seconds
+        off = np.log(forecast.times.target_decode_s / data.target_decode_s)
+        decode[split.test] = off[split.test]
+        verify[split.test] = np.log(forecast.times.target_verify_s / data.target_verify_s)[split.test]  # fmt: skip
+        places.append(split.test)
+    held = np.unique(np.concatenate(places))
+    points = data.take(held)
+    return points, np.concatenate([decode[held][points.baselines], verify[held]])
+
+
+def regime_residuals(result: FitResult) -> Mapping[Regime, Residuals]:
+    points, residuals = held_out_residuals(result)
+    forwards, _ = target_forwards(points)
+    return residuals_by_regime(regimes(result.fit.model, forwards), residuals)
+
+
+def _splits(data: StepData, conf: FitConf) -> list[Split]:
+    if conf.points is None:
+        return all_splits(data, seed=conf.seed)
+    if conf.points >= len(data):
+        raise ValueError(
+            f"points must leave some to hold out, got {conf.points} of {len(data)};"
+            " use fewer, or null for cross-validation"
+        )
+    return [strided_split(data, conf.points)]
+
+
+def _moesd(models: Models, train: StepData) -> tuple[MoesdFit | None, str]:
+    if models.moesd is None:
+        return None, models.no_moesd
+    try:
+        return models.moesd.fit(train), ""
+    except ValueError as error:
+        return None, str(error)
+
+
+def _intervals(train: StepData, models: Models, conf: FitConf) -> Intervals:
+    if not conf.bootstrap:
+        return {}
+    return bootstrap(
+        train, target=models.target, draft=models.draft, draws=conf.bootstrap, seed=conf.seed
+    )
+
+
+def _moesd_intervals(
+    train: StepData, models: Models, conf: FitConf
+) -> Mapping[str, tuple[float, float]]:
+    if not conf.bootstrap or models.moesd is None:
+        return {}
+    return models.moesd.bootstrap(train, draws=conf.bootstrap, seed=conf.seed)
+
+
+def _check_validated(held: list[HeldOut], found: Mapping[Kind, Scores], points: int) -> None:
+    if not found:
+        raise ValueError(
+            f"{points} points are too few to hold any out, and an error on fitted points says"
+            f" nothing ({held[0].reason if held else 'no split'}); measure more"
+        )

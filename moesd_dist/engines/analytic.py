@@ -1,0 +1,137 @@
+"""The engine that predicts: the whole pipeline runs on a laptop, and nothing is timed."""
+
+from __future__ import annotations
+
+import math
+import platform
+import random
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+
+from moesd_dist.engines.analytic_model import model_of, unconditional_rates
+from moesd_dist.models.counts import known_shape
+from moesd_dist.models.shape import bytes_per_value
+from moesd_dist.records import (
+    Infeasible,
+    ModelSpec,
+    Repeat,
+    SimulationSpec,
+    SweepPoint,
+    WorkloadSpec,
+)
+from moesd_dist.theory.step_model import Grid, RoundSeconds, StepModel
+
+SEQUENCE_ROUNDS = 100_000  # counts are whole numbers: a rate is rounded to a part in 1e5
+
+
+class AnalyticEngine:
+    """Implements the `Engine` port with formulas; every record of it says it was simulated.
+
+    Prompts stand for their lengths: nothing is read, tokenised or loaded.
+    """
+
+    def __init__(
+        self,
+        *,
+        target: ModelSpec,
+        draft: ModelSpec | None,
+        simulation: SimulationSpec,
+        hardware: str,
+        tp_size: int = 1,
+    ) -> None:
+        self._specs = (target, draft)
+        self._simulation, self._hardware, self._tp_size = simulation, hardware, tp_size
+        self._model: StepModel = model_of(target, draft, simulation, tp_size=tp_size)
+
+    def describe(self) -> Mapping[str, str]:
+        how = f"fit {self._simulation.fit}" if self._simulation.fit else "zero-shot"
+        name = f"{self._tp_size}x{self._hardware}, simulated, {how}"
+        found = {"host": platform.node(), "device_name": name}
+        try:
+            return found | {"version.moesd-dist": version("moesd-dist")}
+        except PackageNotFoundError:
+            return found
+
+    def infeasible(self, point: SweepPoint) -> Infeasible | None:
+        """Weights and KV caches against the devices' memory; a fit knows none, so all fits."""
+        memory = dict(self._simulation.device).get("memory_bytes", math.inf) * self._tp_size
+        needed = sum(_bytes_for(spec, point) for spec in self._specs if spec is not None)
+        if needed <= memory:
+            return None
+        return Infeasible(
+            point=point,
+            reason=f"needs {needed / 2**30:.1f} GiB of memory, {self._tp_size}x{self._hardware} "
+            f"has {memory / 2**30:.1f} GiB",
+            bytes_needed=int(needed),
+            bytes_available=int(memory),
+        )
+
+    def warm_up(self, point: SweepPoint) -> None:
+        """Formulas need none."""
+
+    def measure(self, point: SweepPoint, repeat: int) -> Repeat:
+        """The same for every repeat, but for the noise that was asked for."""
+        times = self._model.round_seconds(grid_of(point, self._model.target.top_k))
+        generator = random.Random(f"{point.point_id} {repeat}")
+        stretch = math.exp(generator.gauss(0.0, 1.0) * self._simulation.noise)
+        return _repeat(point, times, self._model.target.num_moe_layers, stretch)
+
+    def routing(self, point: SweepPoint) -> tuple[int, int]:
+        target = self._model.target
+        return target.num_experts, point.top_k or target.top_k
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def grid_of(point: SweepPoint, own_top_k: int) -> Grid:
+    """The point alone."""
+    return Grid(
+        batch_size=point.batch_size,
+        gamma=point.gamma,
+        top_k=point.top_k or own_top_k,
+        context_tokens=context_tokens(point.workload),
+    )
+
+
+def context_tokens(work: WorkloadSpec) -> float:
+    """Mean length of a sequence while it is decoded: half way through its output."""
+    return (work.prompt_tokens_min + work.prompt_tokens_max + work.output_tokens) / 2
+
+
+def _repeat(point: SweepPoint, times: RoundSeconds, moe_layers: int, stretch: float) -> Repeat:
+    """As many rounds as leave no rounding, all alike; `stretch` is of every second."""
+    gamma, rounds = point.gamma, -(-SEQUENCE_ROUNDS // point.batch_size)
+    sequence_rounds = rounds * point.batch_size
+    rates = unconditional_rates(point.sd.synthetic_acceptance, gamma)
+    per_position = tuple(round(sequence_rounds * rate) for rate in rates)
+    target_s, draft_s, reject_s = (
+        float(part) * stretch
+        for part in (times.target_verify_s, gamma * times.draft_step_s, times.reject_s)
+    )
+    return Repeat(
+        seconds=rounds * (target_s + draft_s + reject_s),
+        rounds=rounds,
+        tokens=sequence_rounds + sum(per_position),
+        drafted=sequence_rounds * gamma,
+        accepted=sum(per_position),
+        accepted_per_position=per_position,
+        sequence_rounds=sequence_rounds,
+        draft_s=rounds * draft_s,
+        target_s=rounds * target_s,
+        reject_s=rounds * reject_s,
+        tokens_per_forward=gamma + 1,
+        median_target_s=target_s,
+        median_draft_s=draft_s,
+        experts_seen=(round(rounds * float(times.verify_experts)),) * moe_layers,
+        layer_forwards=rounds * moe_layers,
+        mean_context=context_tokens(point.workload),
+    )
+
+
+def _bytes_for(spec: ModelSpec, point: SweepPoint) -> float:
+    """Weights, and the cache of sequences that are as long as they get."""
+    shape, size = known_shape(spec), bytes_per_value(spec.dtype)
+    longest = point.workload.prompt_tokens_max + point.workload.output_tokens + point.gamma + 1
+    cache = point.batch_size * longest * shape.kv_bytes_per_token(size)
+    return shape.weight_bytes(size) + cache

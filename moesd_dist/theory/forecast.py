@@ -1,0 +1,60 @@
+"""What a model that was fitted on some points says of others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from moesd_dist.theory.counts import ModelCounts
+from moesd_dist.theory.prediction import predict
+from moesd_dist.theory.step_data import StepData
+from moesd_dist.theory.step_fit import StepFit, fit_steps
+from moesd_dist.theory.step_model import Grid, RoundSeconds
+from moesd_dist.theory.step_settings import Expected
+
+_Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Forecast:
+    """Every array is [points]."""
+
+    speedup: _Floats  # blind: with the acceptance of the fitted points
+    speedup_given_sigma: _Floats  # with the acceptance that was measured there
+    low: _Floats | None = None  # 95 % of one measurement, blind; None if the model gives none
+    high: _Floats | None = None
+    times: RoundSeconds | None = None
+
+
+Forecaster = Callable[[StepData, StepData, Expected], Forecast]
+"""From points to fit, points to predict and what to expect there; ValueError if it cannot."""
+
+
+def step_forecaster(target: ModelCounts, draft: ModelCounts) -> Forecaster:
+    """Ours: the step-time model."""
+
+    def forecast(train: StepData, points: StepData, expected: Expected) -> Forecast:
+        return forecast_of(fit_steps(train, target=target, draft=draft), points, expected)
+
+    return forecast
+
+
+def forecast_of(fit: StepFit, points: StepData, expected: Expected) -> Forecast:
+    """A finished fit at points, at the lengths that were expected and not those that were seen."""
+    grid = Grid(
+        batch_size=points.batch_size,
+        gamma=points.gamma,
+        top_k=points.top_k,
+        context_tokens=expected.context_tokens,
+    )
+    found = predict(fit, grid, sigma=expected.sigma, sigma_variance=expected.sigma_variance)
+    return Forecast(
+        speedup=found.speedup,
+        speedup_given_sigma=np.asarray(found.times.speedup(points.sigma)),
+        low=found.low_of_one,
+        high=found.high_of_one,
+        times=found.times,
+    )
