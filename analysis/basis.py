@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.evidence import observed, pooled_acceptance
-from analysis.heading import heading, labels
+from analysis.evidence import (
+    at_acceptance,
+    beyond,
+    given_acceptance,
+    observed,
+    outside,
+)
+from analysis.heading import flagged, heading, labels
 from analysis.limits import Limits, of_measured, of_model
 from analysis.load import SweepRun, load_run
 from analysis.selection import one_setting, sd_points
@@ -17,12 +23,12 @@ from moesd_dist.models.counts import counts_of
 from moesd_dist.records import Measurement, SdSpec
 from moesd_dist.sweep.observations import step_data
 from moesd_dist.theory.acceptance_profile import AcceptanceProfile
-from moesd_dist.theory.conditioning import Estimate, Observed, estimate, measured_only
+from moesd_dist.theory.conditioning import Estimate, estimate, measured_only
 from moesd_dist.theory.counts import NO_MODEL
 from moesd_dist.theory.prediction_errors import Place
 from moesd_dist.theory.step_fit import StepFit, fit_steps
 from moesd_dist.theory.step_model import Grid
-from moesd_dist.workloads.acceptance_files import read_profile
+from moesd_dist.workloads.acceptance_points import profile_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,13 +60,12 @@ class Basis:
     model: Model | None
     sd: SdSpec
     dp_size: int
+    reference_sizes: tuple[
+        int, ...
+    ]  # measured, here or behind the fit; gammas for all are judged there
     title: tuple[str, ...]
     labels: tuple[str, ...]
     notes: tuple[str, ...]
-
-    @property
-    def measured_sizes(self) -> list[int]:
-        return sorted(self.measured)
 
     @property
     def measured(self) -> dict[int, set[int]]:
@@ -85,11 +90,9 @@ def of_sweeps(conf: RecommendConf, names: Sequence[str]) -> Basis:
     if conf.acceptance:
         acceptance, notes = given_acceptance(conf.acceptance)
     else:
-        acceptance, notes = pooled_acceptance(points), []
+        acceptance, notes = profile_of(points), []
     seen = (
-        _at_acceptance(observed(points), points, acceptance)
-        if conf.acceptance
-        else observed(points)
+        at_acceptance(observed(points), points, acceptance) if conf.acceptance else observed(points)
     )
     model, why = _fitted(points, acceptance)
     if model is None:
@@ -98,7 +101,7 @@ def of_sweeps(conf: RecommendConf, names: Sequence[str]) -> Basis:
     else:
         sizes = conf.batch_sizes or range(1, int(seen.batch_size.max()) + 1)
         gammas = sorted({0, *(conf.gammas or map(int, seen.gamma))})
-        notes += beyond(acceptance, gammas)
+        notes += [*beyond(acceptance, gammas), *outside(sizes, seen.batch_size)]
         found = estimate(model.fit, acceptance, sorted(set(sizes)), gammas, model.place, seen)
     first = points[0].point
     return Basis(
@@ -108,28 +111,11 @@ def of_sweeps(conf: RecommendConf, names: Sequence[str]) -> Basis:
         model=model,
         sd=first.sd,
         dp_size=conf.layout.dp_size or first.layout.dp_size,
+        reference_sizes=tuple(sorted({m.point.batch_size for m in points})),
         title=tuple(heading(points)),
         labels=tuple(labels(points)),
-        notes=tuple(notes),
+        notes=(*notes, *(f"Flagged: {text}." for text in flagged(points))),
     )
-
-
-def given_acceptance(path: str) -> tuple[AcceptanceProfile, list[str]]:
-    """The profile of a file, and what to say of it."""
-    read = read_profile(path)
-    notes = [f"Acceptance is that of {path}; measured speedups are corrected for it."]
-    if read.synthetic:
-        notes.append("That acceptance is synthetic: no draft was verified.")
-    return read.profile, notes
-
-
-def _at_acceptance(
-    seen: Observed, points: Sequence[Measurement], acceptance: AcceptanceProfile
-) -> Observed:
-    """The measured rounds with another acceptance: as many seconds, other tokens."""
-    own = np.log([m.acceptance_length for m in points])
-    given = np.log([acceptance.acceptance_length(m.point.gamma) for m in points])
-    return replace(seen, log_speedup=seen.log_speedup - own + given)
 
 
 def _fitted(
@@ -166,11 +152,3 @@ def _restricted(found: Estimate, conf: RecommendConf) -> Estimate:
         log_speedup=found.log_speedup[np.ix_(rows, columns)],
         covariance=found.covariance[np.ix_(rows, columns, columns)],
     )
-
-
-def beyond(acceptance: AcceptanceProfile, gammas: Sequence[int]) -> list[str]:
-    """A note where positions have no measured acceptance."""
-    most = max(gammas)
-    if not (unknown := acceptance.extrapolated(most)):
-        return []
-    return [f"Acceptance of the last {unknown} of {most} positions was not measured: the last rate is repeated."]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What measurements say of speedups and acceptance, with errors that repeats really showed."""
+"""What measurements say of speedups, with the noise that their repeats showed; acceptance from a file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
-from statistics import fmean, median
+from statistics import median
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from moesd_dist.records import Measurement
 from moesd_dist.sweep.statistics import paired_interval, speedup
 from moesd_dist.theory.acceptance_profile import AcceptanceProfile
 from moesd_dist.theory.conditioning import Observed
-from moesd_dist.workloads.acceptance_points import profile_of
+from moesd_dist.workloads.acceptance_files import read_profile
 
 _Floats = npt.NDArray[np.float64]
 
@@ -55,35 +55,38 @@ def correlation(points: Sequence[Measurement]) -> float:
     return float(np.clip(together / apart, 0.0, _MOST_ALIKE)) if apart else 0.0
 
 
-def pooled_acceptance(points: Sequence[Measurement]) -> AcceptanceProfile:
-    """All points pooled, with as many rounds as the spread between repeats lets them count for.
-
-    Rounds of one text go together, and all gammas read the same texts; each repeat reads others. So
-    what the pooled sigma varies by from repeat to repeat, over the binomial law's variance, is
-    how many rounds there are to one independent one.
-    """
-    profile = profile_of(points)
-    counted = [max(1, int(rounds / overdispersion(points))) for rounds in profile.tried]
-    return replace(profile, tried=tuple(counted))
+def given_acceptance(path: str) -> tuple[AcceptanceProfile, list[str]]:
+    """The profile of a file, and what to say of it."""
+    read = read_profile(path)
+    notes = [f"Acceptance is that of {path}; measured speedups are corrected for it."]
+    if read.synthetic:
+        notes.append("That acceptance is synthetic: no draft was verified.")
+    return read.profile, notes
 
 
-def overdispersion(points: Sequence[Measurement]) -> float:
-    """At least 1; 1 if nothing was repeated."""
-    repeats = min(len(m.repeats) for m in points)
-    if repeats < 2:
-        return 1.0
-    whole = profile_of(points)
-    single = [profile_of([_only(m, i) for m in points]) for i in range(repeats)]
-    ratios = []
-    for gamma in sorted({m.point.gamma for m in points}):
-        variance = float(np.var([p.sigma(gamma) for p in single], ddof=1)) / repeats
-        if expected := whole.sigma_variance(gamma):
-            ratios.append(variance / expected)
-    return max(1.0, fmean(ratios)) if ratios else 1.0
+def at_acceptance(
+    seen: Observed, points: Sequence[Measurement], acceptance: AcceptanceProfile
+) -> Observed:
+    """The measured rounds with another acceptance: as many seconds, other tokens."""
+    own = np.log([m.acceptance_length for m in points])
+    given = np.log([acceptance.acceptance_length(m.point.gamma) for m in points])
+    return replace(seen, log_speedup=seen.log_speedup - own + given)
 
 
-def _only(measurement: Measurement, repeat: int) -> Measurement:
-    return replace(measurement, repeats=(measurement.repeats[repeat],))
+def beyond(acceptance: AcceptanceProfile, gammas: Sequence[int]) -> list[str]:
+    """A note where positions have no measured acceptance."""
+    most = max(gammas)
+    if not (unknown := acceptance.extrapolated(most)):
+        return []
+    return [f"Acceptance of the last {unknown} of {most} positions was not measured: the last rate is repeated."]  # fmt: skip
+
+
+def outside(sizes: Sequence[int], measured: npt.ArrayLike) -> list[str]:
+    """A note where batch sizes lie beyond the measured ones."""
+    low, high = int(np.min(measured)), int(np.max(measured))
+    if low <= min(sizes) and max(sizes) <= high:
+        return []
+    return [f"Outside B={low}..{high} nothing was measured: the model extrapolates."]
 
 
 def _spreads(points: Sequence[Measurement]) -> _Floats:

@@ -16,9 +16,10 @@ from rich.table import Table
 
 from analysis.fit_curves import curves_figure
 from analysis.fit_elsewhere import elsewhere
+from analysis.fit_log import log_fit
 from analysis.fit_points import samples
 from analysis.fit_results import FitResult, fit_sample
-from analysis.fit_save import log_fit, save_fit
+from analysis.fit_save import save_fit
 from analysis.fit_scatter import scatter_figure
 from analysis.fit_settings import Each, FitConf
 from analysis.fit_steps_figure import steps_figure
@@ -81,5 +82,9 @@ def _text(table: Table) -> str:
     return file.getvalue()
 
 
-if __name__ == "__main__":
+def main() -> None:
     hydra_program("fit", FitConf, run)
+
+
+if __name__ == "__main__":
+    main()

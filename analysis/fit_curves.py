@@ -25,25 +25,27 @@ def curves_figure(result: FitResult, path: Path) -> Path:
     """A row for each setting, a column for each gamma."""
     data, settings = result.sample.data, result.sample.settings
     rows, gammas = np.unique(settings), np.unique(data.gamma)
-    figure = Figure(
-        figsize=(3.6 * max(3, gammas.size), 1.8 + 3.2 * rows.size), layout="constrained"
-    )
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(rows.size, gammas.size, squeeze=False, sharex=True, sharey="row")
+    figure, grid = _paper(rows.size, gammas.size)
     expected = expected_at(data.take(result.fitted), settings[result.fitted], data, settings)
-    for row, setting in enumerate(rows):
-        for column, gamma in enumerate(gammas):
+    for line, setting in zip(grid, rows, strict=True):
+        for axes, gamma in zip(line, gammas, strict=True):
             places = np.flatnonzero((settings == setting) & (data.gamma == gamma))
-            axes = grid[row][column]
             _panel(axes, result, expected, places[np.argsort(data.batch_size[places])])
             axes.set_title(_title(result, int(setting), gamma), loc="left", fontsize=10)
-        grid[row][0].set_ylabel("speedup")
+        line[0].set_ylabel("speedup")
     for axes in grid[-1]:
         axes.set_xlabel("batch size B")
     grid[0][0].legend(fontsize=8)
     entitle(figure, result.sample.measured)
     footnote(figure, _notes(result))
     return save(figure, path)
+
+
+def _paper(rows: int, columns: int) -> tuple[Figure, Any]:
+    size = (3.6 * max(3, columns), 1.8 + 3.2 * rows)
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False, sharex=True, sharey="row")
 
 
 def _panel(axes: Axes, result: FitResult, expected: Expected, places: _Indices) -> None:
@@ -58,7 +60,12 @@ def _panel(axes: Axes, result: FitResult, expected: Expected, places: _Indices) 
     forecast = forecast_of(result.fit, points, here)
     batch = points.batch_size
     if forecast.low is not None and forecast.high is not None:
-        axes.fill_between(batch, forecast.low, forecast.high, color=style["color"], alpha=0.18, label="ours, 95 % of one")  # fmt: skip
+        band: dict[str, Any] = {
+            "color": style["color"],
+            "alpha": 0.18,
+            "label": "ours, 95 % of one",
+        }
+        axes.fill_between(batch, forecast.low, forecast.high, **band)
     axes.plot(batch, forecast.speedup, color=style["color"], linewidth=1.5, label="ours")
     if result.moesd is not None and result.models.moesd is not None:
         curve = result.models.moesd.speedup(result.moesd.parameters, points, here.sigma)
@@ -80,6 +87,7 @@ def _taken(expected: Expected, places: _Indices) -> Expected:
     return Expected(
         sigma=expected.sigma[places],
         sigma_variance=expected.sigma_variance[places],
+        counting_variance=expected.counting_variance[places],
         context_tokens=expected.context_tokens[places],
     )
 

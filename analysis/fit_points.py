@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from analysis.fit_checks import check_pairs, check_sources
 from analysis.fit_settings import Each, FitConf
 from analysis.load import SweepRun, load_run
+from analysis.selection import fits
 from analysis.settings import names_of
-from moesd_dist.records import Measurement, Role
+from moesd_dist.records import Measurement, Role, SdSpec
 from moesd_dist.sweep.observations import step_data
 from moesd_dist.sweep.statistics import paired_interval, speedup
 from moesd_dist.theory.step_data import StepData
@@ -23,9 +25,11 @@ _KEYS: Mapping[Each, Callable[[Measurement], Any]] = {
     Each.devices: lambda m: (m.point.hardware, m.host, m.device_name, m.point.threads),
     Each.layouts: lambda m: m.point.layout,
     Each.targets: lambda m: m.point.target.anonymous,
-    Each.drafts: lambda m: m.point.sd.draft.anonymous if m.point.sd.draft else m.point.sd.method,
+    Each.drafts: lambda m: _method(m.point.sd),
     Each.engines: lambda m: m.point.engine,
 }
+
+_OF_SD = ("draft", "gamma", "acceptance")  # a baseline or control has none of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -71,8 +75,11 @@ def samples(conf: FitConf) -> list[Sample]:
 
 
 def chosen(measured: Sequence[Measurement], where: Mapping[str, str]) -> list[Measurement]:
-    """Those with these values; of a point that several sweeps hold, the one of the sweep named last."""
-    newest = {m.point.point_id: m for m in measured}
+    """Those with these values; of a point that several sweeps hold, the last named one's.
+
+    The same point on two machines is two: an identity does not say where.
+    """
+    newest = {(m.point.point_id, m.host, m.device_name): m for m in measured}
     return [m for m in newest.values() if _matches(m, where)]
 
 
@@ -83,9 +90,8 @@ def _sample(
     labels: tuple[Setting, ...],
     runs: tuple[SweepRun, ...],
 ) -> Sample:
-    _check_sources(members)
-    for m in members:
-        _check_pairs(m)
+    check_sources(members)
+    check_pairs(members)
     return Sample(
         name=name,
         measured=members,
@@ -99,6 +105,12 @@ def _sample(
 
 def _is_sd(m: Measurement) -> bool:
     return m.point.role is Role.sd and m.point.gamma > 0
+
+
+def _method(sd: SdSpec) -> SdSpec:
+    """What decides a draft's time: not the rates of synthetic acceptance."""
+    draft = sd.draft.anonymous if sd.draft else None
+    return replace(sd, draft=draft, synthetic_acceptance=())
 
 
 def _parts(members: Sequence[Measurement], each: Each) -> dict[Any, list[Measurement]]:
@@ -132,40 +144,10 @@ def _short(each: Each, m: Measurement) -> str:
 
 
 def _matches(m: Measurement, where: Mapping[str, str]) -> bool:
-    """A baseline or control has no draft and no gamma, and fits any."""
+    """A baseline or control fits any draft and gamma."""
     point = m.point
     values = dict(setting_of(m))
     values |= {n: str(getattr(point, n)) for n in ("batch_size", "gamma", "hardware", "threads")}
     values["host"] = m.host
     asked = where if _is_sd(m) else {n: v for n, v in where.items() if n not in _OF_SD}
-    return all(_plain(w) in (_plain(values[n]), values[n].split(" ")[0]) for n, w in asked.items())
-
-
-_OF_SD = ("draft", "gamma", "acceptance")
-
-
-def _plain(text: str) -> str:
-    """1.0 and 1 are one temperature."""
-    try:
-        return f"{float(text):g}"
-    except ValueError:
-        return text
-
-
-def _check_sources(members: Sequence[Measurement]) -> None:
-    simulated = sum(m.point.simulated for m in members)
-    if 0 < simulated < len(members):
-        raise ValueError(
-            f"{simulated} simulated and {len(members) - simulated} measured points cannot be fitted"
-            " as one: a formula would be fitted to itself; choose with where.engine=analytic or"
-            " another engine"
-        )
-
-
-def _check_pairs(m: Measurement) -> None:
-    if not m.repeats or len(m.baseline) != len(m.repeats):
-        raise ValueError(
-            f"a speedup needs a baseline for each repeat; B={m.point.batch_size}"
-            f" gamma={m.point.gamma} has {len(m.repeats)} repeats and {len(m.baseline)} of its"
-            f" baseline; measure it again, or leave it out with where.batch_size or where.gamma"
-        )
+    return fits(values, asked)

@@ -13,10 +13,9 @@ from analysis.fit_points import Sample
 from analysis.fit_settings import FitConf
 from moesd_dist.theory.fit import MoesdFit
 from moesd_dist.theory.forecast import Forecast, Forecaster, step_forecaster
-from moesd_dist.theory.regimes import Regime, Residuals, regimes, residuals_by_regime
 from moesd_dist.theory.splits import Kind, Split, all_splits, strided_split
 from moesd_dist.theory.step_data import StepData
-from moesd_dist.theory.step_fit import StepFit, fit_steps, target_forwards
+from moesd_dist.theory.step_fit import StepFit, fit_steps
 from moesd_dist.theory.step_uncertainty import Intervals, bootstrap
 from moesd_dist.theory.validation import HeldOut, Scores, cross_validate, scores
 
@@ -60,7 +59,7 @@ def fit_sample(sample: Sample, conf: FitConf) -> FitResult:
         forecasters[MOESD] = models.moesd.forecast
     held = {n: cross_validate(data, sample.settings, splits, f) for n, f in forecasters.items()}
     found = {name: scores(data, each) for name, each in held.items()}
-    _check_validated(held[OURS], found[OURS], len(data))
+    _check_validated(found[OURS], len(data))
     return FitResult(
         sample=sample,
         models=models,
@@ -73,30 +72,6 @@ def fit_sample(sample: Sample, conf: FitConf) -> FitResult:
         intervals=_intervals(train, models, conf),
         moesd_intervals=_moesd_intervals(train, models, conf) if moesd else {},
     )
-
-
-def held_out_residuals(result: FitResult) -> tuple[StepData, npt.NDArray[np.float64]]:
-    """Held-out points of the headline, and ln(predicted / measured) of their target forwards.
-
-    Those of every baseline once, then of every verification, as `step_fit.target_forwards`.
-    """
-    data, places = result.sample.data, list[npt.NDArray[np.intp]]()
-    decode, verify = np.full(len(data), np.nan), np.full(len(data), np.nan)
-    for split, forecast in result.held_out(OURS, result.headline):
-        assert forecast.times is not None  # ours predicts seconds
-        off = np.log(forecast.times.target_decode_s / data.target_decode_s)
-        decode[split.test] = off[split.test]
-        verify[split.test] = np.log(forecast.times.target_verify_s / data.target_verify_s)[split.test]  # fmt: skip
-        places.append(split.test)
-    held = np.unique(np.concatenate(places))
-    points = data.take(held)
-    return points, np.concatenate([decode[held][points.baselines], verify[held]])
-
-
-def regime_residuals(result: FitResult) -> Mapping[Regime, Residuals]:
-    points, residuals = held_out_residuals(result)
-    forwards, _ = target_forwards(points)
-    return residuals_by_regime(regimes(result.fit.model, forwards), residuals)
 
 
 def _splits(data: StepData, conf: FitConf) -> list[Split]:
@@ -135,9 +110,9 @@ def _moesd_intervals(
     return models.moesd.bootstrap(train, draws=conf.bootstrap, seed=conf.seed)
 
 
-def _check_validated(held: list[HeldOut], found: Mapping[Kind, Scores], points: int) -> None:
+def _check_validated(found: Mapping[Kind, Scores], points: int) -> None:
     if not found:
         raise ValueError(
-            f"{points} points are too few to hold any out, and an error on fitted points says"
-            f" nothing ({held[0].reason if held else 'no split'}); measure more"
+            f"{points} points are too few to hold any out and fit the rest, and an error on fitted"
+            " points says nothing; measure more"
         )

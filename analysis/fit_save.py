@@ -1,27 +1,20 @@
-"""A fit as files and as one MLflow run: what the analytic engine and the recommendation load."""
+"""A fit as files: the one that the analytic engine and the recommendation load, and its errors."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.fit_results import MOESD, OURS, FitResult
-from analysis.fit_settings import FitConf
+from analysis.fit_results import OURS, FitResult
 from analysis.fit_tables import error_rows
 from analysis.heading import labels
-from moesd_dist import build
 from moesd_dist.theory.saved_model import dump_fit
 from moesd_dist.theory.step_settings import acceptance_profile
-from moesd_dist.theory.validation import Scores, noise_floor
-from moesd_dist.tracking import location
-from moesd_dist.tracking.labels import acceptance, filled, provenance_tags
-from moesd_dist.tracking.mlflow_runs import connect, ensure_experiment, fill
-from moesd_dist.tracking.provenance import collect
+from moesd_dist.theory.validation import Scores
 
 FIT = "fit.json"
 
@@ -46,10 +39,10 @@ def about(result: FitResult) -> dict[str, Any]:
         "hardware": point.hardware,
         "device": point.device.value,
         "threads": point.threads,
-        "hosts": _distinct(m.host for m in sample.measured),
-        "device_names": _distinct(m.device_name for m in sample.measured),
+        "hosts": distinct(m.host for m in sample.measured),
+        "device_names": distinct(m.device_name for m in sample.measured),
         "layout": {n: getattr(point.layout, n) for n in ("tp_size", "dp_size", "ep_size")},
-        "workloads": _distinct(m.point.workload.name for m in sample.measured),
+        "workloads": distinct(m.point.workload.name for m in sample.measured),
         "batch_sizes": sorted({m.point.batch_size for m in sample.measured}),
         "gammas": sorted({m.point.gamma for m in sample.measured}),
         "top_k": sorted({m.top_k for m in sample.measured}),
@@ -59,21 +52,6 @@ def about(result: FitResult) -> dict[str, Any]:
         "held_out": {kind.slug: _plain(found) for kind, found in result.scores[OURS].items()},
         "bootstrap": {part: dict(ends) for part, ends in result.intervals.items()},
     }
-
-
-def log_fit(result: FitResult, conf: FitConf, files: Sequence[Path]) -> str:
-    """One run of kind `fit`; its id. It is no child of a sweep, which owns its children."""
-    uri = location.check_writable(conf.uri)
-    client = connect(uri)
-    experiment = ensure_experiment(client, conf.experiment, location.artifact_location(uri))
-    name = " ".join(["fit", *(s.name for s in result.sample.sweeps), result.sample.name]).strip()
-    run = client.create_run(experiment, tags=_tags(result), run_name=name)
-    run_id = str(run.info.run_id)
-    fill(client, run_id, _params(result, conf), _metrics(result))
-    for file in files:
-        client.log_artifact(run_id, str(file))
-    client.set_terminated(run_id, "FINISHED")
-    return run_id
 
 
 def _settings(result: FitResult) -> list[dict[str, Any]]:
@@ -96,85 +74,6 @@ def _plain(found: Scores) -> dict[str, Any]:
     return {**errors, "regret_mean": found.regret.mean, "coverage_of_one": found.coverage}
 
 
-def _tags(result: FitResult) -> dict[str, str]:
-    measured, sweeps = result.sample.measured, result.sample.sweeps
-    return filled(
-        {
-            "moesd.kind": "fit",
-            "moesd.source": "simulated" if measured[0].point.simulated else "measured",
-            "moesd.acceptance": ", ".join(_distinct(acceptance(m.point) for m in measured)),
-            "moesd.labels": ", ".join(labels(measured)),
-            "moesd.sweep_ids": ", ".join(s.sweep_id for s in sweeps),
-            "moesd.sweep_run_ids": ", ".join(s.run_id for s in sweeps),
-            "moesd.headline": result.headline.value,
-            "moesd.no_moesd": result.no_moesd,
-        }
-    ) | provenance_tags(collect(sys.argv, build.own_checkout()))
-
-
-def _params(result: FitResult, conf: FitConf) -> dict[str, str]:
-    known = about(result)
-    names = ("target", "draft", "engine", "hardware", "device", "threads", "batch_sizes", "gammas")
-    values = {name: known[name] for name in (*names, "top_k", "workloads", "hosts")}
-    values |= {"sweeps": [s.name for s in result.sample.sweeps], "group": result.sample.name}
-    values |= {"points": len(result.sample.data), "fitted_points": len(result.fitted)}
-    values |= {n: getattr(conf, n) for n in ("verified", "line_11", "bootstrap", "seed")}
-    return {name: _text(value) for name, value in values.items()}
-
-
-def _metrics(result: FitResult) -> dict[str, float]:
-    """Such as `ours.gamma.speedup.mape`, `target.bytes_per_s.low` and `moesd.bias`."""
-    found = _parameters(result) | _moesd(result)
-    for model, kinds in result.scores.items():
-        for kind, scores in kinds.items():
-            found |= _errors(f"{model}.{kind.slug}", scores)
-    if (floor := noise_floor(result.sample.data)) is not None:
-        found["noise.speedup.mape"] = floor
-    return found
-
-
-def _parameters(result: FitResult) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for part, fit in result.fit.parts.items():
-        for name, value in fit.values.items():
-            low, high = fit.interval(name)
-            key = f"{part}.{name}"
-            found |= {key: value, f"{key}.low": low, f"{key}.high": high}
-            found[f"{key}.learned"] = fit.learned(name)
-            if ends := result.intervals.get(part, {}).get(name):
-                found |= _ends(f"{key}.bootstrap", ends)
-    return found
-
-
-def _moesd(result: FitResult) -> dict[str, float]:
-    if result.moesd is None:
-        return {}
-    found: dict[str, float] = {}
-    for name in result.moesd.parameters.__dataclass_fields__:
-        found[f"{MOESD}.{name}"] = getattr(result.moesd.parameters, name)
-        if ends := result.moesd_intervals.get(name):
-            found |= _ends(f"{MOESD}.{name}.bootstrap", ends)
-    return found
-
-
-def _errors(prefix: str, scores: Scores) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for quantity, e in scores.errors.items():
-        key = f"{prefix}.{quantity}"
-        found |= {f"{key}.mape": e.mape, f"{key}.worst": e.worst, f"{key}.bias": e.bias}
-    found |= {f"{prefix}.regret.mean": scores.regret.mean, f"{prefix}.regret.worst": scores.regret.worst}  # fmt: skip
-    if scores.coverage is not None:
-        found[f"{prefix}.coverage_of_one"] = scores.coverage
-    return found
-
-
-def _ends(key: str, ends: tuple[float, float]) -> Mapping[str, float]:
-    return {f"{key}_low": ends[0], f"{key}_high": ends[1]}
-
-
-def _distinct(values: Any) -> list[str]:
-    return [str(v) for v in dict.fromkeys(values) if v]
-
-
-def _text(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+def distinct(values: Iterable[str]) -> list[str]:
+    """In their order, without empty ones."""
+    return [value for value in dict.fromkeys(values) if value]

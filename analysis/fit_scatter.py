@@ -28,7 +28,7 @@ def scatter_figure(result: FitResult, path: Path) -> Path:
     data, band = result.sample.data, _band(result)
     limits = np.array([0.93 * data.speedup.min(), 1.08 * data.speedup.max()])
     for axes, name in zip(panels, (OURS, MOESD), strict=True):
-        noise = {"color": "0.88", "label": f"noise, ±{percent(band)}"}
+        noise: dict[str, Any] = {"color": "0.88", "label": f"noise, ±{percent(band)}"}
         axes.fill_between(limits, limits * (1 - band), limits * (1 + band), **noise)
         axes.plot(limits, limits, color="black", linewidth=1)
         _draw(axes, result, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from analysis.canvas import counts_axis, entitle, footnote, paper, save, style_of
-from analysis.fit_results import FitResult, held_out_residuals
-from moesd_dist.theory.regimes import Regime, regimes
+from analysis.fit_residuals import forward_residuals
+from analysis.fit_results import FitResult
+from moesd_dist.theory.regimes import Regime
 from moesd_dist.theory.step_data import StepData
-from moesd_dist.theory.step_fit import target_forwards
 from moesd_dist.theory.step_model import Grid
 
 _Floats = npt.NDArray[np.float64]
@@ -78,15 +79,13 @@ def _law(axes: Axes, result: FitResult, points: StepData, *, gamma: int, colour:
 
 
 def _residuals(axes: Axes, result: FitResult, top_k: float) -> None:
-    points, logs = held_out_residuals(result)
-    forwards, _ = target_forwards(points)
-    tokens = np.asarray(forwards.sequences) * np.asarray(forwards.tokens_each)
-    found, mine = regimes(result.fit.model, forwards), np.asarray(forwards.top_k) == top_k
+    found = forward_residuals(result)
     for regime, colour in _COLOURS.items():
-        here = mine & (found == regime.value)
-        if not np.any(found == regime.value):
+        if not np.any(found.regime == regime.value):
             continue
-        axes.plot(tokens[here], 100.0 * logs[here], "o", color=colour, markersize=4, label=regime.value)  # fmt: skip
+        here = (found.top_k == top_k) & (found.regime == regime.value)
+        look: dict[str, Any] = {"color": colour, "markersize": 4, "label": regime.value}
+        axes.plot(found.gate_tokens[here], 100.0 * found.logs[here], "o", **look)
     axes.axhline(0.0, color="black", linewidth=1)
     axes.set_ylabel("100 ln(predicted / measured), held out")
 

@@ -9,7 +9,9 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from analysis.fit_results import MOESD, OURS, FitResult, regime_residuals
+from analysis.fit_residuals import regime_residuals
+from analysis.fit_results import MOESD, OURS, FitResult
+from moesd_dist.theory.scaling import NAMES
 from moesd_dist.theory.splits import Kind
 from moesd_dist.theory.validation import Scores, score
 
@@ -63,11 +65,14 @@ def speedup_table(result: FitResult) -> Table:
 
 def step_table(result: FitResult) -> Table:
     """Seconds, of our model; MoESD's speedups fix none."""
-    table = _table("held-out step times, ours: mean (worst) error", "held out")
+    title = "held-out step times, ours: mean (worst) error"
+    table = _table(title, "held out", "unseen\nbaselines")
     for name in _STEPS:
         table.add_column(name, justify="right")
     for kind, found in result.scores[OURS].items():
-        table.add_row(kind.value, *(_error(found, quantity) for quantity in _STEPS.values()))
+        cells = [_error(found, quantity) for quantity in _STEPS.values()]
+        unseen = found.errors.get("target_decode_s")
+        table.add_row(kind.value, str(unseen.values if unseen else 0), *cells)
     return table
 
 
@@ -103,7 +108,7 @@ def moesd_table(result: FitResult) -> Table | None:
     table.add_column("bootstrap", justify="right")
     table.add_column("", justify="left")
     known = result.moesd.identifiable
-    for name in result.moesd.parameters.__dataclass_fields__:
+    for name in NAMES:
         notes = ["at its limit"] if name in known.at_limit else []
         notes += ["not told apart"] if name in known.inseparable else []
         interval = result.moesd_intervals.get(name)
@@ -125,9 +130,11 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _error(found: Scores | None, quantity: str) -> str:
-    """Too few: the kind's training points did not suffice for this model."""
+    """Too few to fit without what is held out; or nothing of this quantity was."""
     if found is None:
         return "too few"
+    if quantity not in found.errors:
+        return "none"
     return _pair(found.errors[quantity].mape, found.errors[quantity].worst)
 
 

@@ -8,36 +8,44 @@ from collections.abc import Sequence
 from analysis.basis import Basis
 from analysis.recommendation_text import stretches
 from moesd_dist.records import SweepPoint
-from moesd_dist.theory.recommendation import Choice
+from moesd_dist.theory.recommendation import Choice, StaticChoice
 
 _OURS = ("sweep.", "hydra.", "output")  # settings of the sweep that the command gives anew
+_NEAR = 0.25
 _KEPT = ("sweep.axes", "sweep.workload", "sweep.warmup_rounds", "sweep.window_tokens")
 
 
-def next_points(choices: Sequence[Choice]) -> list[tuple[int, int]]:
-    """(batch size, gamma): of each undecided stretch the one where a rival is likeliest better."""
-    doubtful = [stretch.open for stretch in stretches(choices)]
-    found = [choice.measure_next for choice in doubtful if choice and choice.measure_next]
-    return sorted(set(found))
+def open_choices(choices: Sequence[Choice]) -> list[Choice]:
+    """Of each undecided stretch the batch size at which a rival is likeliest to be better."""
+    return [choice for stretch in stretches(choices) if (choice := stretch.open)]
 
 
-def command(basis: Basis, points: Sequence[tuple[int, int]]) -> list[str]:
-    """The sweep's own command, for these points alone and with twice the repeats; how to use it."""
-    sizes, gammas = sorted({b for b, _ in points}), sorted({g for _, g in points if g})
-    gammas = (
-        gammas or sorted(set(basis.estimate.gammas) - {0})[:1]
-    )  # a baseline goes with any gamma
+def command(basis: Basis, open_: Sequence[Choice | StaticChoice]) -> list[str]:
+    """The sweep's own command, for these points alone and with twice the repeats; how to use it.
+
+    Both gammas of a doubt are measured, in one group: then they share baseline and prompts, and
+    their difference is known better than either.
+    """
+    sizes = _apart(sorted({choice.measure_next[0] for choice in open_ if choice.measure_next}))
+    pairs = {gamma for choice in open_ for gamma in (choice.gamma, choice.likeliest)}
+    gammas = sorted(gamma for gamma in pairs if gamma)
     if not basis.runs:
         return [_joined([], {"batch_size": sizes, "gamma": gammas})]
     newest, point = basis.runs[-1], basis.points[0].point
-    settings: dict[str, object] = {
-        "name": f"{newest.name}_next",
-        "batch_size": sizes,
-        "gamma": gammas,
-    }
-    settings |= _of_setting(point) | {"repeats": 2 * point.protocol.repeats}
-    names = ",".join([*(run.name for run in basis.runs), f"{newest.name}_next"])
-    return [_joined(_arguments(newest.command), settings), f"then sweep=[{names}] here"]
+    name = f"{newest.name}_next"
+    settings = {"name": name, "batch_size": sizes, "gamma": gammas, **_of_setting(point)}
+    names = ",".join([*(run.name for run in basis.runs), name])
+    repeated = {**settings, "repeats": 2 * point.protocol.repeats}
+    return [_joined(_arguments(newest.command), repeated), f"then recommend from 'sweep=[{names}]'"]
+
+
+def _apart(sizes: Sequence[int]) -> list[int]:
+    """Without those within a quarter of the one before, which tells enough of them."""
+    kept: list[int] = []
+    for size in sizes:
+        if not kept or size > (1.0 + _NEAR) * kept[-1]:
+            kept.append(size)
+    return kept
 
 
 def _of_setting(point: SweepPoint) -> dict[str, object]:

@@ -8,17 +8,15 @@ Prints a table and what limits you; writes the schedule for vLLM and SGLang, a C
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 
-import numpy as np
 from rich.console import Console
 
 from analysis.basis import Basis, of_sweeps
-from analysis.next_points import command, next_points
+from analysis.choices import at_gamma, choices_of, geometric_mean, static_of
+from analysis.next_points import command, open_choices
 from analysis.recommendation_text import (
     cautions,
     limit_sentences,
@@ -31,6 +29,7 @@ from analysis.report import as_text
 from analysis.saved_basis import of_fit
 from analysis.schedules import (
     DATA_PARALLEL,
+    TESTED,
     sglang_config,
     static_vllm_config,
     vllm_config,
@@ -38,13 +37,7 @@ from analysis.schedules import (
 )
 from analysis.settings import RecommendConf, hydra_program, names_of
 from moesd_dist.theory.decision import Rule
-from moesd_dist.theory.recommendation import (
-    Choice,
-    StaticChoice,
-    choose,
-    intervals,
-    static_choice,
-)
+from moesd_dist.theory.recommendation import Choice, StaticChoice, intervals
 
 WIDTH = 120  # a log has no width of its own
 FORMATS = ("vllm", "sglang", "csv", "report")
@@ -63,6 +56,8 @@ def run(conf: RecommendConf) -> None:
     choices = choices_of(basis, rule)
     static, sizes = static_of(basis, rule)
     by_batch = geometric_mean(choices, sizes)
+    if basis.dp_size > 1:
+        choices = at_gamma(basis, static)
     lines = [*cautions(basis), meaning(basis, rule), static_sentence(static, sizes, by_batch)]
     text = "\n".join(
         [
@@ -74,7 +69,7 @@ def run(conf: RecommendConf) -> None:
         ]
     )
     Console(width=None if sys.stdout.isatty() else WIDTH).print(
-        text, markup=False, highlight=False, end=""
+        text, markup=False, highlight=False, soft_wrap=True, end=""
     )
     for path in write(Path(conf.out), formats, basis, choices, static, text):
         print(f"saved {path}")
@@ -89,34 +84,6 @@ def basis_of(conf: RecommendConf) -> Basis:
             f"give sweep=NAME (or sweep=[ONE,OTHER]) or fit=PATH of a fit.json; got {both}"
         )
     return of_sweeps(conf, names) if names else of_fit(conf)
-
-
-def choices_of(basis: Basis, rule: Rule) -> list[Choice]:
-    """One a batch size, among the gammas that are known there."""
-    found = basis.estimate
-    choices = []
-    for row, size in enumerate(found.batch_sizes):
-        known = np.flatnonzero(np.isfinite(found.log_speedup[row]))
-        gammas = [found.gammas[i] for i in known]
-        covariance = found.covariance[row][np.ix_(known, known)]
-        choices.append(choose(size, gammas, found.log_speedup[row, known], covariance, rule=rule))
-    return choices
-
-
-def static_of(basis: Basis, rule: Rule) -> tuple[StaticChoice, list[int]]:
-    """One gamma for the measured batch sizes, each counted alike; without any, for all."""
-    found = basis.estimate
-    sizes = [b for b in basis.measured_sizes if b in found.batch_sizes] or list(found.batch_sizes)
-    rows = [found.batch_sizes.index(size) for size in sizes]
-    known = np.flatnonzero(np.isfinite(found.log_speedup[rows]).all(axis=0))
-    choice = static_choice(
-        sizes,
-        [found.gammas[i] for i in known],
-        found.log_speedup[np.ix_(rows, known)],
-        found.covariance[np.ix_(rows, known, known)],
-        rule=rule,
-    )
-    return choice, sizes
 
 
 def write(
@@ -149,12 +116,6 @@ def write(
     return written
 
 
-def geometric_mean(choices: Sequence[Choice], sizes: Sequence[int]) -> float:
-    """Of the speedups chosen at these batch sizes."""
-    chosen = {choice.batch_size: choice.speedup for choice in choices}
-    return math.exp(fmean(math.log(chosen[size]) for size in sizes))
-
-
 def _head(basis: Basis, choices: Sequence[Choice]) -> str:
     """The schedule, or why there is none."""
     if basis.dp_size == 1:
@@ -171,13 +132,18 @@ def _limits(basis: Basis, choices: Sequence[Choice]) -> list[str]:
 def _next(basis: Basis, choices: Sequence[Choice], static: StaticChoice) -> list[str]:
     """What to measure, as a command; and what happens beyond the largest batch size."""
     if basis.dp_size > 1:
-        points, end = [static.measure_next] if static.measure_next else [], []
+        doubts: Sequence[Choice | StaticChoice] = [] if static.decided else [static]
+        end = []
     else:
         largest = basis.estimate.batch_sizes[-1]
-        points = next_points(choices)
-        end = ["", f"Beyond B={largest} both engines keep the last gamma: measure larger batches, or cap them there."]  # fmt: skip
-    return [*(["", "Measure next:", *command(basis, points)] if points else []), *end]
+        doubts = open_choices(choices)
+        end = ["", f"Beyond B={largest} both engines keep the last gamma: measure larger batches, or cap them there. {TESTED}"]  # fmt: skip
+    return [*(["", "Measure next:", *command(basis, doubts)] if doubts else []), *end]
+
+
+def main() -> None:
+    hydra_program("recommend", RecommendConf, run)
 
 
 if __name__ == "__main__":
-    hydra_program("recommend", RecommendConf, run)
+    main()

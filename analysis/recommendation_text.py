@@ -64,8 +64,10 @@ def schedule_table(basis: Basis, choices: Sequence[Choice]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("measured at B")
     table.add_column("decided")
+    if any(choice.rivals for choice in choices):
+        table.add_column("rivals")
     for stretch in stretches(choices):
-        table.add_row(*map(Text, _cells(basis, stretch)))
+        table.add_row(*map(Text, _cells(basis, stretch)[: len(table.columns)]))
     return table
 
 
@@ -95,18 +97,16 @@ def meaning(basis: Basis, rule: Rule) -> str:
         source = "a model of step times alone"
     return (
         f"Speedups with 95 % intervals: {source}. Decided: no other gamma is better by more than "
-        f"{100 * rule.tolerance:g} %, with {100 * rule.confidence:g} % confidence; among gammas that "
-        "close the smaller one is taken."
+        f"{100 * rule.tolerance:g} %, with {100 * rule.confidence:g} % confidence; among gammas closer "
+        "to each other the smallest is taken."
     )
 
 
 def limit_sentences(basis: Basis, choices: Sequence[Choice]) -> list[str]:
-    """At every measured batch size; at the ends of stretches where nothing was measured."""
-    ends = [c.batch_size for s in stretches(choices) for c in (s.choices[0], s.choices[-1])]
-    shown = set(basis.measured_sizes) or set(ends)
+    """At every batch size that was measured, here or behind the fit."""
     found = []
     for choice in choices:
-        if choice.batch_size in shown:
+        if choice.batch_size in basis.reference_sizes:
             gamma = choice.gamma or _best_drafted(basis, choice.batch_size)
             if limits := basis.limits(choice.batch_size, gamma):
                 found.append(f"{'SD off; ' if not choice.gamma else ''}{sentence(limits)}")
@@ -119,20 +119,19 @@ def static_sentence(static: StaticChoice, sizes: Sequence[int], by_batch: float)
     spread = f"[{static.low:.2f}, {static.high:.2f}]"
     return (
         f"One gamma for all: {static.gamma}{known}; geometric mean {static.speedup:.2f} {spread} over "
-        f"B={_listed(sizes)}, least {static.worst_speedup:.2f} at B={static.worst_batch_size}; "
+        f"B={', '.join(map(str, sizes))}, least {static.worst_speedup:.2f} at B={static.worst_batch_size}; "
         f"by batch size it would be {by_batch:.2f}."
     )
 
 
 def _cells(basis: Basis, stretch: Stretch) -> list[str]:
     first, last = stretch.choices[0], stretch.choices[-1]
-    inside = [b for b in basis.measured_sizes if stretch.first <= b <= stretch.last]
+    inside = [c.batch_size for c in stretch.choices if c.batch_size in basis.reference_sizes]
     rival = stretch.open
     verdict = "yes"
     if rival is not None and rival.measure_next:
         size, gamma = rival.measure_next
-        others = ", ".join("SD off" if r == 0 else f"gamma {r}" for r in first.rivals)
-        verdict = f"undecided: {others} may be better; measure (B={size}, gamma={gamma}) next"
+        verdict = f"undecided: measure (B={size}, gamma={gamma}) next"
     return [
         f"{stretch.first}..{stretch.last}" if stretch.last > stretch.first else str(stretch.first),
         str(stretch.gamma) if stretch.gamma else "0 (off)",
@@ -140,6 +139,7 @@ def _cells(basis: Basis, stretch: Stretch) -> list[str]:
         _speedup(last) if last is not first else "",
         _listed(inside) or "none",
         verdict,
+        " ".join(str(rival) if rival else "off" for rival in first.rivals),
     ]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from analysis.basis import Basis, Model, beyond, given_acceptance
+from analysis.basis import Basis, Model
+from analysis.evidence import beyond, given_acceptance, outside
 from analysis.selection import fits
 from analysis.settings import RecommendConf
 from moesd_dist.records import DraftMethod, ModelSource, ModelSpec, SdSpec
@@ -25,7 +26,10 @@ def of_fit(conf: RecommendConf) -> Basis:
     setting = _setting(conf, about)
     acceptance, notes = _acceptance(conf, setting)
     gammas = sorted({0, *(conf.gammas or _needed(about, "gammas", conf))})
-    sizes = sorted(set(conf.batch_sizes)) or _up_to(max(_needed(about, "batch_sizes", conf)))
+    fitted = sorted(about.get("batch_sizes", ())) or sorted(
+        _needed(vars(conf), "batch_sizes", conf)
+    )
+    sizes = sorted(set(conf.batch_sizes)) or list(range(1, fitted[-1] + 1))
     place = Place(
         top_k=float(conf.top_k or setting.get("top_k") or fit.target.top_k),
         context_tokens=conf.context_tokens or float(_needed(setting, "mean_context", conf)),
@@ -37,9 +41,10 @@ def of_fit(conf: RecommendConf) -> Basis:
         model=Model(fit=fit, acceptance=acceptance, place=place),
         sd=_sd(str(about.get("draft", ""))),
         dp_size=conf.layout.dp_size or int(dict(about.get("layout", {})).get("dp_size", 1)),
+        reference_sizes=tuple(b for b in fitted if b in sizes) or tuple(sizes),
         title=(f"predicted from {conf.fit}", _said(about)),
         labels=tuple(about.get("labels", ())),
-        notes=(*notes, *beyond(acceptance, gammas)),
+        notes=(*notes, *beyond(acceptance, gammas), *outside(sizes, fitted)),
     )
 
 
@@ -68,12 +73,15 @@ def _acceptance(
 ) -> tuple[AcceptanceProfile, list[str]]:
     if conf.acceptance:
         return given_acceptance(conf.acceptance)
-    rates, tried = _needed(setting, "conditional", conf), setting.get("tried", ())
-    return AcceptanceProfile(conditional=tuple(rates), tried=tuple(tried)), []
+    return AcceptanceProfile(
+        conditional=tuple(_needed(setting, "conditional", conf)),
+        tried=tuple(setting.get("tried", ())),
+        dispersion=float(setting.get("dispersion", 1.0)),
+    ), []
 
 
 def _needed(values: dict[str, Any], name: str, conf: RecommendConf) -> Any:
-    if name not in values:
+    if not values.get(name):
         given = {"conditional": "acceptance=FILE", "mean_context": "context_tokens=..."}
         raise ValueError(f"{conf.fit} says no {name}; give {given.get(name, f'{name}=[...]')}")
     return values[name]
@@ -85,10 +93,6 @@ def _sd(draft: str) -> SdSpec:
         return SdSpec(method=DraftMethod.ngram)
     model = ModelSpec(name=draft, source=ModelSource.shape) if draft else None
     return SdSpec(method=DraftMethod.draft_model, draft=model)
-
-
-def _up_to(largest: int) -> list[int]:
-    return list(range(1, largest + 1))
 
 
 def _said(about: dict[str, Any]) -> str:

@@ -3,15 +3,15 @@
 # vLLM 0.32 (vllm/v1/spec_decode/dynamic/utils.py and its page on dynamic speculative decoding):
 # inclusive ranges that start at 1 and do not overlap, K from 0 on and at most num_speculative_tokens,
 # which is at least 1; a gap or the tail takes the K before it. With data parallelism the table is
-# ignored. SGLang (main of 2026-11, python/sglang/srt/speculative/adaptive_spec_params.py): batch sizes
-# from which on a slot holds, as text, each with the steps that it may try; EAGLE and EAGLE3 with
+# ignored. SGLang 0.5.23 (sglang/srt/speculative/adaptive_spec_params.py): batch sizes from which on a
+# slot holds, as text, each with the steps that it may try; EAGLE and EAGLE3 with
 # --speculative-eagle-topk 1 alone, and not with data-parallel attention.
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,11 @@ Spans = Sequence[tuple[int, int, int]]
 DATA_PARALLEL = (
     "ranks of a data-parallel layout schedule on their own; with a gamma by batch size they could "
     "choose different ones and wait for each other in a collective for ever (vLLM drops the table, "
-    "SGLang refuses it), so all run one static gamma"
+    "SGLang its adaptive steps), so all run one static gamma"
+)
+TESTED = (
+    "vLLM tests such a table with EAGLE, EAGLE-3 and DFlash; SGLang takes one with EAGLE and EAGLE-3 "
+    "and top-k 1 alone."
 )
 
 
@@ -81,7 +85,7 @@ def write_csv(
     path: Path,
     choices: Sequence[Choice],
     estimate: Estimate,
-    measured: Mapping[int, Sequence[int]],
+    measured: Mapping[int, Collection[int]],
 ) -> None:
     """One row a batch size: the choice, which gammas were measured, the expected speedup at each."""
     with path.open("w", encoding="utf-8", newline="") as file:

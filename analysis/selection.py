@@ -45,7 +45,7 @@ def one_setting(points: Sequence[Measurement], where: Mapping[str, str]) -> list
         name, values = next(iter(several.items()))
         raise ValueError(
             f"a recommendation is for one setting, there are several: {_listed(several)}; choose one,"
-            f" such as where.{name}={_short(values[0])!r}"
+            f" such as where.{name}={_short(values[0])}"
         )
     if names := apart(found):
         raise ValueError(f"points of several {' and '.join(names)} do not compare; give one sweep")

@@ -94,7 +94,6 @@ def hydra_program(name: str, schema: type[T], run: Callable[[T], None]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come up as exceptions instead of a printed trace
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
 
-    @hydra.main(version_base="1.3", config_path=str(CONF / "analysis"), config_name=name)
     def composed_main(composed: DictConfig) -> None:
         # Caught in here: Hydra would print a line of its own for an exception that leaves the job.
         with errors_as_one_line():
@@ -103,5 +102,6 @@ def hydra_program(name: str, schema: type[T], run: Callable[[T], None]) -> None:
             assert isinstance(conf, schema)
             run(conf)
 
+    program = hydra.main(version_base="1.3", config_path=str(CONF / "analysis"), config_name=name)
     with errors_as_one_line():
-        composed_main()
+        program(composed_main)()

@@ -41,6 +41,11 @@ def check_points(points: Sequence[SweepPoint]) -> None:
     for point in points:
         _check_settings(point)
         _check_workload(point)
+    if len(names := {p.hardware for p in points if not p.simulated}) > 1:
+        raise ValueError(
+            f"an axis over hardware is for predictions, got {', '.join(sorted(names))}; use "
+            "engine=analytic, or measure one sweep on each"
+        )
     if len(drafts := {p.sd.draft for p in points if p.sd.draft}) > 1:
         raise ValueError(f"a sweep has one draft model, got {len(drafts)}; run one sweep for each")
     for point in {(p.target, p.sd.draft, p.top_k, p.gamma): p for p in points}.values():

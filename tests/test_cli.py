@@ -57,6 +57,11 @@ def cli(tmp_path, monkeypatch, capfd) -> Cli:
             ["sweep.top_k=[65]"], "top_k 65 exceeds num_experts 64", id="top_k beyond experts"
         ),
         pytest.param(["model.top_k=65"], "top_k 65 exceeds num_experts 64", id="model.top_k"),
+        pytest.param(
+            ["+sweep.axes={hardware: [cpu, H200]}"],
+            "is for predictions, got H200, cpu",
+            id="devices",
+        ),
         pytest.param(["model.dtype=int3"], "model.dtype must be one of", id="dtype"),
         pytest.param(
             ["model.widen.hidden=3"], "power", id="widening that bfloat16 cannot hold exactly"
@@ -94,6 +99,26 @@ def cli(tmp_path, monkeypatch, capfd) -> Cli:
             ["model=tiny_dense", "model.top_k=1", "sd=ngram", "workload=random"],
             "is dense",
             id="top_k of a dense model",
+        ),
+        pytest.param(
+            ["sweep=adaptive", "sweep.adaptive.budget=3"], "below its start of 4", id="budget"
+        ),
+        pytest.param(
+            ["sweep=adaptive", "sweep.adaptive.start=3"], "start must be at least 4", id="start"
+        ),
+        pytest.param(
+            ["sweep=adaptive", "sweep.adaptive.objective=speed"], "expected one of", id="objective"
+        ),
+        pytest.param(
+            ["sweep=adaptive", "sweep.batch_size=[8]"],
+            "several batch sizes",
+            id="pool of one batch",
+        ),
+        pytest.param(["sweep=adaptive", "sweep.control=true"], "has no control", id="control"),
+        pytest.param(
+            ["sweep=adaptive", "model=checkpoint", "model.location=org/name", "sd=ngram"],
+            "the size of org/name is in a config that is not here",
+            id="adaptive with a hub name",
         ),
         pytest.param(["layout.ep_size=0"], "layout.ep_size must be at least 1", id="ep_size"),
         pytest.param(

@@ -135,4 +135,4 @@ def acceptance_by_setting(pool: Pool, known: Known) -> list[AcceptanceProfile]:
 
 
 def _total(values: list[_Floats]) -> _Floats:
-    return np.sum(values, axis=0)
+    return np.asarray(np.sum(values, axis=0))

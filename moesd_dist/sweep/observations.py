@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from statistics import fmean, stdev
 
@@ -36,7 +36,7 @@ def step_data(measured: Sequence[Measurement]) -> StepData:
 
 def apart(measured: Sequence[Measurement]) -> list[str]:
     """In what the measurements differ although one fit must not mix it."""
-    aspects = {
+    aspects: dict[str, list[Hashable]] = {
         "engines": [m.point.engine for m in measured],
         "targets": [m.point.target.anonymous for m in measured],
         "drafts": [_method(m.point.sd) for m in measured],
@@ -77,9 +77,10 @@ def _arrays(points: Sequence[Measurement]) -> StepData:
     )
 
 
-def _baseline(m: Measurement) -> SweepPoint:
-    """Which baseline a point was paired with, wherever its weights and prompts lie."""
-    return replace(m.point.baseline, target=m.point.target.anonymous, top_k=m.top_k or None)
+def _baseline(m: Measurement) -> tuple[SweepPoint, tuple[float, ...]]:
+    """Which baseline a point was paired with, wherever its weights and prompts lie, and which run of it."""
+    place = replace(m.point.baseline, target=m.point.target.anonymous, top_k=m.top_k or None)
+    return place, tuple(r.seconds for r in m.baseline)
 
 
 def _per_round(repeats: Sequence[Repeat], name: str) -> float:

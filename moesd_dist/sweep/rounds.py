@@ -104,11 +104,8 @@ class AdaptivePlan:
 
     def _round(self, chosen: Sequence[int], count: int, why: str) -> Round:
         """The chosen points, each behind its baseline."""
-        number = (
-            1
-            if count < self._rule.start
-            else 2 + (count - self._rule.start) // self._rule.per_round
-        )
+        later = count - self._rule.start
+        number = 1 if later < 0 else 2 + later // self._rule.per_round
         points = [self._pool.points[place] for place in chosen]
         both = dict.fromkeys(member for p in points for member in (p.baseline, p))
         return Round(points=tuple(both), why=f"round {number} ({why})")

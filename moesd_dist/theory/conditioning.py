@@ -61,6 +61,7 @@ def estimate(
         logs = logs + gain @ (observed.log_speedup - known.logs)
         rows = (len(batch_sizes), len(gammas), -1)
         blocks = blocks - gain.reshape(rows) @ between.reshape(rows).transpose(0, 2, 1)
+        blocks = np.where(np.abs(blocks) < _LEAST_VARIANCE, 0.0, blocks)  # rounding may end below 0
     return Estimate(
         batch_sizes=tuple(batch_sizes),
         gammas=tuple(gammas),

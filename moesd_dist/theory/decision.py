@@ -75,10 +75,10 @@ def decide(
     logs, spread = _checked(gammas, log_speedup, covariance)
     chances = _chances(logs, spread, rule.margin)
     near = np.flatnonzero(logs >= logs.max() - rule.margin)
-    settled = [i for i in near if chances[i].max() <= 1.0 - rule.confidence]
+    settled = [i for i in near.tolist() if chances[i].max() <= 1.0 - rule.confidence]
     index = int(settled[0] if settled else near[0])
-    half = float(stats.norm.ppf(0.5 + _LEVEL / 2.0)) * math.sqrt(spread[index, index])
-    rivals = np.flatnonzero(chances[index] > 1.0 - rule.confidence)
+    half = float(stats.norm.ppf(0.5 + _LEVEL / 2.0)) * math.sqrt(max(0.0, spread[index, index]))
+    rivals = np.flatnonzero(chances[index] > 1.0 - rule.confidence).tolist()
     likeliest = int(np.argmax(chances[index]))
     return Decision(
         gamma=gammas[index],
@@ -86,7 +86,7 @@ def decide(
         low=math.exp(logs[index] - half),
         high=math.exp(logs[index] + half),
         rivals=tuple(gammas[i] for i in rivals),
-        likeliest=gammas[likeliest] if rivals.size else None,
+        likeliest=gammas[likeliest] if rivals else None,
         chance=float(chances[index, likeliest]),
     )
 

@@ -81,8 +81,8 @@ def log_linear_start(
         questions=columns,
     )
     alone = np.zeros(len(columns), dtype=np.bool_)
-    for place in np.flatnonzero(measured):
-        part = part.told(int(place), alone)
+    for done in np.flatnonzero(measured).tolist():
+        part = part.told(done, alone)
     left, chosen = candidates & ~measured, list[int]()
     while left.any() and len(chosen) < count:
         open_ = np.where(left, part.variances, -np.inf)

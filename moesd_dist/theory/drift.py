@@ -15,6 +15,7 @@ _Floats = npt.NDArray[np.float64]
 
 _RANGE = (math.log(1e-4), math.log(1e4))  # of the ratio
 _NONE = 1e-3  # a ratio below it is no drift
+_PRIOR_SPREAD = 2.0  # of ln ratio around 0: groups of one value cannot tell drift from scatter
 
 
 class Groups:
@@ -27,20 +28,21 @@ class Groups:
     def whiten(self, rows: _Floats, ratio: float) -> _Floats:
         """Rows [values, ...] whose groups covary as above, made independent with equal variance."""
         flat = rows.reshape(len(rows), -1)
-        means = np.stack([np.bincount(self._of, column) for column in flat.T], axis=1)
-        means /= self.sizes[:, None]
+        sums = np.stack([np.bincount(self._of, column) for column in flat.T], axis=1)
+        means = sums / self.sizes[:, None]
         kept = 1.0 - 1.0 / np.sqrt(1.0 + self.sizes * ratio)
         return (flat - (kept[:, None] * means)[self._of]).reshape(rows.shape)
 
 
 def drift_share(groups: Groups, residuals: _Floats) -> float:
-    """Variance of the drift over that of the scatter: the likeliest for these residuals."""
+    """Variance of the drift over that of the scatter: the likeliest for these residuals and a weak prior."""
 
     def cost(log_ratio: float) -> float:
         ratio = math.exp(log_ratio)
         left = groups.whiten(residuals, ratio)
         size = len(residuals) * math.log(max(float(left @ left), 1e-300))
-        return float(size + np.log1p(groups.sizes * ratio).sum())
+        prior = (log_ratio / _PRIOR_SPREAD) ** 2
+        return float(size + np.log1p(groups.sizes * ratio).sum() + prior)
 
     found = minimize_scalar(cost, bounds=_RANGE, method="bounded", options={"xatol": 1e-3})
     ratio = math.exp(float(found.x))

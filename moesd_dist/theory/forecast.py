@@ -50,7 +50,9 @@ def forecast_of(fit: StepFit, points: StepData, expected: Expected) -> Forecast:
         top_k=points.top_k,
         context_tokens=expected.context_tokens,
     )
-    found = predict(fit, grid, sigma=expected.sigma, sigma_variance=expected.sigma_variance)
+    # A measurement counts its own acceptance, so the interval of one is wider by that.
+    counted = expected.sigma_variance + expected.counting_variance
+    found = predict(fit, grid, sigma=expected.sigma, sigma_variance=counted)
     return Forecast(
         speedup=found.speedup,
         speedup_given_sigma=np.asarray(found.times.speedup(points.sigma)),

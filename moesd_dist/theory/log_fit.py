@@ -180,7 +180,7 @@ class _Problem:
         return LogFit(
             priors=self._priors,
             offsets=offsets,
-            covariance=np.linalg.inv(information + np.eye(len(offsets))),
+            covariance=np.asarray(np.linalg.inv(information + np.eye(len(offsets))), np.float64),
             information=information,
             residuals=self.residuals(offsets),
             scatter=noise.scatter,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -108,7 +109,7 @@ class MoesdModel:
         values = np.percentile([astuple(p) for p in fits], [2.5, 97.5], axis=0)
         return {n: (float(a), float(b)) for n, (a, b) in zip(NAMES, values.T, strict=True)}
 
-    def _places(self, data: StepData, sigma: npt.ArrayLike) -> dict[str, npt.ArrayLike | float]:
+    def _places(self, data: StepData, sigma: npt.ArrayLike) -> dict[str, Any]:
         share = self.target.bytes_per_value / _TOKEN_BYTES
         return {
             "batch_size": data.batch_size,

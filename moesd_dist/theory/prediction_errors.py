@@ -137,7 +137,7 @@ def _rate_factors(acceptance: AcceptanceProfile, gamma: _Floats) -> _Floats:
     """The same of the acceptance rates, by the rounds behind each; none if those are unknown."""
     columns = [
         _by_gamma(partial(_length_slope, acceptance, place), gamma)
-        * math.sqrt(rate * (1.0 - rate) / tried)
+        * math.sqrt(acceptance.dispersion * rate * (1.0 - rate) / tried)
         for place, (rate, tried) in enumerate(
             zip(acceptance.conditional, acceptance.tried, strict=False)
         )

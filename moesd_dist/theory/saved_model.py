@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from moesd_dist.theory.counts import ModelCounts
 from moesd_dist.theory.log_fit import Link, LogFit, Prior
@@ -91,12 +92,19 @@ def _part(fit: LogFit) -> dict[str, Any]:
 
 
 def _log_fit(part: dict[str, Any]) -> LogFit:
-    priors = tuple(Prior(**{**p, "link": Link(p["link"])}) for p in part["priors"])
+    def array(name: str) -> npt.NDArray[np.float64]:
+        return np.asarray(part[name], dtype=np.float64)
+
     numbers = {name: float(part[name]) for name in ("scatter", "drift", "freedom")}
     if not all(map(math.isfinite, numbers.values())):
         raise ValueError(f"scatter, drift and freedom must be finite, got {numbers}")
-    arrays = {
-        name: np.asarray(part[name], dtype=np.float64)
-        for name in ("offsets", "covariance", "information", "residuals")
-    }
-    return LogFit(priors=priors, **numbers, **arrays)
+    return LogFit(
+        priors=tuple(Prior(**{**p, "link": Link(p["link"])}) for p in part["priors"]),
+        offsets=array("offsets"),
+        covariance=array("covariance"),
+        information=array("information"),
+        residuals=array("residuals"),
+        scatter=numbers["scatter"],
+        drift=numbers["drift"],
+        freedom=numbers["freedom"],
+    )

@@ -54,7 +54,8 @@ class StepData:
     @property
     def acceptance_length(self) -> _Floats:
         """1 + accepted / rounds, the bonus token included."""
-        return 1.0 + self.accepted.sum(axis=1) / self.sequence_rounds
+        accepted: _Floats = self.accepted.sum(axis=1)
+        return 1.0 + accepted / self.sequence_rounds
 
     @property
     def sigma(self) -> _Floats:

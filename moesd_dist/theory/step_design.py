@@ -24,7 +24,9 @@ _FIGURES = {  # that a measured point tells each part of the fit, its baseline's
 }
 _SLOPE_STEP = 1e-3  # of a prior's spread
 _ROUNDS_OF_A_GUESS = 8.0  # a rate that was never tried is as uncertain as after so many rounds
-_ALIKE = 4.0  # rounds of a text count as so many times fewer: 2 to 5 between repeats of quickstart_cpu
+_ALIKE = (
+    4.0  # rounds of a text count as so many times fewer: 2 to 5 between repeats of quickstart_cpu
+)
 _SURE = 0.02  # no rate is taken as nearer to 0 or 1: a variance of 0 would end all learning
 
 

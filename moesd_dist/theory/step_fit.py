@@ -16,7 +16,12 @@ from moesd_dist.theory.counts import ModelCounts
 from moesd_dist.theory.log_fit import LogFit, fit_logs
 from moesd_dist.theory.routing_law import UNIFORM, RoutingLaw
 from moesd_dist.theory.step_data import StepData
-from moesd_dist.theory.step_model import RejectLaw, StepModel
+from moesd_dist.theory.step_model import (
+    FIRST_DRAFT_TOKENS,
+    RejectLaw,
+    StepModel,
+    draft_step_seconds,
+)
 from moesd_dist.theory.step_time import Forwards, Rates, forward_seconds
 
 _Floats = npt.NDArray[np.float64]
@@ -51,6 +56,7 @@ class StepFit:
             draft_rates=rates_from(values["draft"]),
             reject=RejectLaw(**values["reject"]),
             routing=RoutingLaw(**values["routing"]) if "routing" in values else UNIFORM,
+            draft_round_s=values["draft"]["round_s"],
         )
 
 
@@ -110,15 +116,17 @@ def _target(data: StepData, model: ModelCounts) -> LogFit:
 
 
 def _draft(data: StepData, model: ModelCounts) -> LogFit:
-    forwards = Forwards(
-        sequences=data.batch_size, tokens_each=1.0, context_tokens=data.context_tokens
-    )
+    grid = (data.batch_size, data.gamma, data.context_tokens)
     seconds = np.maximum(data.draft_step_s, _LEAST_S)
-    priors = step_priors.draft_priors(model, forwards, seconds)
+    forwards = Forwards(
+        sequences=data.batch_size,
+        tokens_each=(data.gamma - 1.0 + FIRST_DRAFT_TOKENS) / data.gamma,
+        context_tokens=data.context_tokens,
+    )
     return fit_logs(
-        lambda v: forward_seconds(model, rates_from(v), forwards),
+        lambda v: draft_step_seconds(model, rates_from(v), v["round_s"], grid=grid),
         seconds,
-        priors,
+        step_priors.draft_priors(model, forwards, seconds),
         groups=data.group,
     )
 

@@ -14,6 +14,10 @@ from moesd_dist.theory.step_time import Forwards, Rates, forward_seconds
 
 _Floats = npt.NDArray[np.float64]
 
+# Tokens of a sequence in a round's first draft forward, as engines run it: where every draft was
+# accepted, the draft model has never read the last of them, and static shapes need the same of all.
+FIRST_DRAFT_TOKENS = 2.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RejectLaw:
@@ -63,7 +67,7 @@ class RoundSeconds:
     gamma: _Floats
     target_decode_s: _Floats
     target_verify_s: _Floats
-    draft_step_s: _Floats
+    draft_step_s: _Floats  # a round's drafting over gamma
     reject_s: _Floats
     baseline_reject_s: _Floats  # sampling, of a step of plain decoding
     decode_experts: _Floats  # activated in a layer
@@ -98,18 +102,20 @@ class StepModel:
     draft_rates: Rates
     reject: RejectLaw
     routing: RoutingLaw
+    draft_round_s: float = 0.0  # of drafting, once a round
 
     def round_seconds(self, grid: Grid) -> RoundSeconds:
         """Every part of a round at every point; ValueError for a top_k outside 1..num_experts."""
         batch, gamma, top_k, context = grid.arrays()
         decode_s, decode_experts = self._target(batch, np.ones_like(gamma), top_k, context)
         verify_s, verify_experts = self._target(batch, gamma + 1.0, top_k, context)
-        drafts = Forwards(sequences=batch, tokens_each=1.0, context_tokens=context)
         return RoundSeconds(
             gamma=gamma,
             target_decode_s=decode_s,
             target_verify_s=verify_s,
-            draft_step_s=forward_seconds(self.draft, self.draft_rates, drafts),
+            draft_step_s=draft_step_seconds(
+                self.draft, self.draft_rates, self.draft_round_s, grid=(batch, gamma, context)
+            ),
             reject_s=self.reject.seconds(batch, gamma),
             baseline_reject_s=self.reject.seconds(batch, 0.0),
             decode_experts=decode_experts,
@@ -140,6 +146,25 @@ class StepModel:
             target_rates=_moved(self.target_rates, memory, compute),
             draft_rates=_moved(self.draft_rates, memory, compute),
         )
+
+
+def draft_step_seconds(
+    model: ModelCounts, rates: Rates, round_s: float, *, grid: tuple[_Floats, _Floats, _Floats]
+) -> _Floats:
+    """A round's drafting over gamma, in the shape of `grid`: batch size, gamma and context.
+
+    The first forward takes FIRST_DRAFT_TOKENS a sequence and the others one. At gamma 0 it is that
+    of gamma 1, and nothing multiplies it.
+    """
+    batch, gamma, context = grid
+    steps = np.maximum(gamma, 1.0)
+    first, later = (
+        forward_seconds(
+            model, rates, Forwards(sequences=batch, tokens_each=each, context_tokens=context)
+        )
+        for each in (FIRST_DRAFT_TOKENS, 1.0)
+    )
+    return np.asarray((round_s + first + (steps - 1.0) * later) / steps)
 
 
 def _moved(rates: Rates, memory: float, compute: float) -> Rates:

@@ -33,8 +33,8 @@ def target_priors(model: ModelCounts, forwards: Forwards, seconds: _Floats) -> l
 
 
 def draft_priors(model: ModelCounts, forwards: Forwards, seconds: _Floats) -> list[Prior]:
-    """A draft takes one token a sequence, so tokens and sequences are the same to it."""
-    return _shared(model, forwards, seconds)
+    """A draft takes one token a sequence, or two: tokens and sequences are the same to it."""
+    return [*_shared(model, forwards, seconds), _overhead("round_s", seconds)]
 
 
 def reject_priors(batch: _Floats, gamma: _Floats, seconds: _Floats) -> list[Prior]:

@@ -22,7 +22,8 @@ class Expected:
     """Of points to predict, without looking at them; every array is [points]."""
 
     sigma: _Floats
-    sigma_variance: _Floats  # from counting alone
+    sigma_variance: _Floats  # what counting left open of sigma
+    counting_variance: _Floats  # what counting adds in one measurement of so many rounds there
     context_tokens: _Floats
 
 
@@ -46,9 +47,12 @@ def expected_at(
     """From the training points alone; settings are labels, [points] of their data."""
     known, asked = np.asarray(train_settings), np.asarray(settings)
     found = {s: _Setting(_of(train, known == s)) for s in np.unique(asked)}
-    rows = [found[s].at(int(g)) for s, g in zip(asked, points.gamma, strict=True)]
-    sigma, variance, context = np.array(rows, dtype=np.float64).T
-    return Expected(sigma=sigma, sigma_variance=variance, context_tokens=context)
+    places = zip(asked, points.gamma, points.sequence_rounds, strict=True)
+    rows = [found[s].at(int(gamma), int(rounds)) for s, gamma, rounds in places]
+    sigma, variance, counting, context = np.array(rows, dtype=np.float64).T
+    return Expected(
+        sigma=sigma, sigma_variance=variance, counting_variance=counting, context_tokens=context
+    )
 
 
 class _Setting:
@@ -56,10 +60,12 @@ class _Setting:
         self._profile = acceptance_profile(data)
         self._context = float(np.average(data.context_tokens, weights=data.sequence_rounds))
 
-    def at(self, gamma: int) -> tuple[float, float, float]:
-        """Sigma, its variance and the context."""
+    def at(self, gamma: int, rounds: int) -> tuple[float, float, float, float]:
+        """Sigma, its variance, that of a measurement of so many rounds, and the context."""
         profile = self._profile
-        return profile.sigma(gamma), profile.sigma_variance(gamma), self._context
+        there = AcceptanceProfile.from_unconditional(profile.unconditional(gamma), rounds=rounds)
+        own = there.sigma_variance(gamma)
+        return profile.sigma(gamma), profile.sigma_variance(gamma), own, self._context
 
 
 def _of(data: StepData, chosen: npt.NDArray[np.bool_]) -> StepData:

@@ -16,6 +16,7 @@ from moesd_dist.theory.step_data import StepData
 from moesd_dist.theory.step_settings import expected_at
 
 _Floats = npt.NDArray[np.float64]
+_Indices = npt.NDArray[np.intp]
 
 STEPS = ("target_decode_s", "target_verify_s", "draft_step_s")
 SPEEDUPS = ("speedup", "speedup_given_sigma")
@@ -45,7 +46,7 @@ class Scores:
     """Of one model on everything that one kind of split held back."""
 
     kind: Kind
-    errors: dict[str, Errors]  # by SPEEDUPS and, for a model with seconds, STEPS
+    errors: dict[str, Errors]  # by SPEEDUPS and, for a model with seconds, those STEPS held out
     coverage: float | None  # share of speedups inside the 95 % interval of one measurement
     regret: Regret
 
@@ -80,7 +81,7 @@ def score(data: StepData, held: Sequence[HeldOut]) -> Scores:
     names = [*SPEEDUPS, *(STEPS if pairs[0][1].times else ())]
     return Scores(
         kind=pairs[0][0].kind,
-        errors={name: _pooled_errors(data, pairs, name) for name in names},
+        errors={name: found for name in names if (found := _pooled_errors(data, pairs, name))},
         coverage=_coverage(data, pairs),
         regret=regrets([(f.speedup, split.test) for split, f in pairs], data),
     )
@@ -107,23 +108,26 @@ def noise_floor(data: StepData) -> float | None:
     return float(known.mean()) * math.sqrt(2.0 / math.pi) if known.size else None
 
 
-def predicted_and_measured(
+def unseen_baselines(data: StepData, split: Split) -> _Indices:
+    """One held-out point of each baseline of which no point was fitted: its decoding was not seen."""
+    own = data.group[split.test]
+    places = split.test[~np.isin(own, data.group[split.train])]
+    return np.asarray(places[np.unique(data.group[places], return_index=True)[1]])
+
+
+def _pooled_errors(
     data: StepData, held: Sequence[tuple[Split, Forecast]], name: str
-) -> tuple[_Floats, _Floats]:
-    """Of every held-out point; baselines once each, since their points share them."""
+) -> Errors | None:
+    """None where nothing of the name was held out, or nothing took any time: lookup may not."""
     predicted, measured = list[_Floats](), list[_Floats]()
     for split, forecast in held:
-        places = split.test
-        if name == "target_decode_s":
-            places = places[data.take(places).baselines]
+        places = unseen_baselines(data, split) if name == "target_decode_s" else split.test
         source = forecast if name in SPEEDUPS else forecast.times
         predicted.append(np.asarray(getattr(source, name))[places])
         measured.append(np.asarray(getattr(data, "speedup" if name in SPEEDUPS else name))[places])
-    return np.concatenate(predicted), np.concatenate(measured)
-
-
-def _pooled_errors(data: StepData, held: Sequence[tuple[Split, Forecast]], name: str) -> Errors:
-    return errors(*predicted_and_measured(data, held, name))
+    told, seen = np.concatenate(predicted), np.concatenate(measured)
+    timed = seen > 0.0
+    return errors(told[timed], seen[timed]) if timed.any() else None
 
 
 def _coverage(data: StepData, held: Sequence[tuple[Split, Forecast]]) -> float | None:

@@ -164,13 +164,10 @@ def test_points_that_do_not_fit_or_break_leave_the_pool(adaptive, timed):
 
 
 def test_without_a_fit_it_goes_on_filling_the_space_and_says_why(adaptive, timed):
-    class FreeDrafts(timed):
-        def measure(self, point, repeat):
-            return replace(super().measure(point, repeat), draft_s=0.0)
-
-    result = adaptive(MemoryTracker(), FreeDrafts())
-    assert len(chosen(result)) == 8
-    assert "no fit: a fit needs positive finite values" in result.ending
+    axes = {"batch_size": [1, 2], "gamma": [1, 2, 3, 4, 5, 6]}
+    result = adaptive(MemoryTracker(), timed(memory=1), axes=axes, budget=5)
+    assert len(chosen(result)) == 5
+    assert "no fit: a fit needs several batch sizes" in result.ending
 
 
 def test_one_engine_serves_all_rounds(base, timed, silent):

@@ -54,6 +54,7 @@ MODEL = StepModel(
     ),
     reject=RejectLaw(step_s=1e-4, sequence_s=1e-6, token_s=1.5e-6, round_s=2e-5),
     routing=RoutingLaw(popularity=14.0, fresh_share=0.8),
+    draft_round_s=3e-4,
 )
 BATCH_SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 64, 128)
 GAMMAS = (1, 2, 3, 5)

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from moesd_dist.theory.points import Points
-from moesd_dist.theory.strides import PAPER_GRID, stride_for, strided, taken
+from moesd_dist.theory.strides import (
+    PAPER_GRID,
+    evenly_spaced,
+    grid_order,
+    stride_for,
+    strided,
+    taken,
+)
 
 DATA = Path(__file__).parents[1] / "data" / "moesd_fit_subsets.csv"
 SUBSETS = [
@@ -80,3 +87,33 @@ def test_a_number_beyond_the_grid_is_refused(count: int) -> None:
 def test_a_stride_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="stride must be at least 1, got 0"):
         strided(IN_ORDER, stride=0)
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "places"),
+    [
+        pytest.param(4, 12, [0, 3, 6, 9], id="a whole stride"),
+        pytest.param(5, 12, [0, 2, 4, 7, 9], id="no whole stride"),
+        pytest.param(1, 12, [0], id="one is the first"),
+        pytest.param(3, 3, [0, 1, 2], id="all"),
+    ],
+)
+def test_evenly_spaced_places(count: int, total: int, places: list[int]) -> None:
+    assert evenly_spaced(count, total).tolist() == places
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4, 5, 8, 10, 20])
+def test_where_a_stride_divides_the_grid_both_rules_agree(stride: int) -> None:
+    assert evenly_spaced(80 // stride, 80).tolist() == list(range(0, 80, stride))
+
+
+def test_more_places_than_there_are_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"count must lie in 1\.\.80, got 81"):
+        evenly_spaced(81, 80)
+
+
+def test_points_are_ordered_by_top_k_then_gamma_then_batch() -> None:
+    order = np.random.default_rng(5).permutation(len(PAPER_GRID))
+    points = paper_points(order)
+    found = order[grid_order(points.batch_size, points.gamma, points.top_k)]
+    assert found.tolist() == list(range(len(PAPER_GRID)))
