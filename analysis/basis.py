@@ -14,11 +14,13 @@ from analysis.evidence import (
     observed,
     outside,
 )
+from analysis.fit_models import figures_of
 from analysis.heading import flagged, heading, labels
 from analysis.limits import Limits, of_measured, of_model
 from analysis.load import SweepRun, load_run
 from analysis.selection import one_setting, sd_points
 from analysis.settings import RecommendConf
+from moesd_dist.hardware import peaks_of
 from moesd_dist.models.counts import counts_of
 from moesd_dist.records import Measurement, SdSpec
 from moesd_dist.sweep.observations import step_data
@@ -28,6 +30,7 @@ from moesd_dist.theory.counts import NO_MODEL
 from moesd_dist.theory.prediction_errors import Place
 from moesd_dist.theory.step_fit import StepFit, fit_steps
 from moesd_dist.theory.step_model import Grid
+from moesd_dist.theory.step_priors import Peaks
 from moesd_dist.workloads.acceptance_points import profile_of
 
 
@@ -127,12 +130,24 @@ def _fitted(
     try:
         data = step_data(points)
         fit = fit_steps(
-            data, target=counts_of(first.target), draft=counts_of(draft) if draft else NO_MODEL
+            data,
+            target=counts_of(first.target),
+            draft=counts_of(draft) if draft else NO_MODEL,
+            peaks=_peaks(points[0]),
         )
     except ValueError as error:
         return None, str(error).rstrip(".")
     place = Place(top_k=float(data.top_k[0]), context_tokens=float(data.context_tokens.mean()))
     return Model(fit=fit, acceptance=acceptance, place=place), ""
+
+
+def _peaks(measured: Measurement) -> Peaks | None:
+    """Of the device that the points are of, where its figures are known."""
+    try:
+        figures = figures_of(measured, "")
+    except ValueError:
+        return None
+    return peaks_of(figures, tp_size=measured.point.layout.tp_size)
 
 
 def _restricted(found: Estimate, conf: RecommendConf) -> Estimate:

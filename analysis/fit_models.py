@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from analysis.fit_points import Sample
 from analysis.fit_settings import FitConf
-from moesd_dist.hardware import device_figures, hardware_named
+from moesd_dist.hardware import device_figures, hardware_named, peaks_of
 from moesd_dist.models.counts import counts_of
 from moesd_dist.records import Device, Measurement
 from moesd_dist.theory.counts import NO_MODEL, ModelCounts
@@ -14,6 +14,7 @@ from moesd_dist.theory.device import DeviceFigures
 from moesd_dist.theory.forward_time import Denominator
 from moesd_dist.theory.moesd_from_steps import MoesdModel
 from moesd_dist.theory.points import Verified
+from moesd_dist.theory.step_priors import Peaks
 from moesd_dist.tracking.provenance import cpu_model
 
 
@@ -25,6 +26,7 @@ class Models:
     draft: ModelCounts
     moesd: MoesdModel | None
     no_moesd: str = ""  # why there is none, and what to do
+    peaks: Peaks | None = None  # of the target's devices, where known
 
 
 def models_of(sample: Sample, conf: FitConf) -> Models:
@@ -32,19 +34,25 @@ def models_of(sample: Sample, conf: FitConf) -> Models:
     point = sample.measured[0].point
     target = counts_of(point.target)
     draft = counts_of(point.sd.draft) if point.sd.draft else NO_MODEL
+    tp_size = point.layout.tp_size
+    try:
+        figures = figures_of(sample.measured[0], conf.hardware)
+    except ValueError as error:
+        return Models(target=target, draft=draft, moesd=None, no_moesd=str(error))
+    peaks = peaks_of(figures, tp_size=tp_size)
     try:
         moesd = MoesdModel(
             target=target,
             draft=draft,
-            figures=figures_of(sample.measured[0], conf.hardware),
-            tp_size=point.layout.tp_size,
+            figures=figures,
+            tp_size=tp_size,
             verified=Verified(conf.verified),
             denominator=Denominator.LINE_11 if conf.line_11 else Denominator.EQ_4,
             seed=conf.seed,
         )
     except ValueError as error:
-        return Models(target=target, draft=draft, moesd=None, no_moesd=str(error))
-    return Models(target=target, draft=draft, moesd=moesd)
+        return Models(target=target, draft=draft, peaks=peaks, moesd=None, no_moesd=str(error))
+    return Models(target=target, draft=draft, peaks=peaks, moesd=moesd)
 
 
 def figures_of(measured: Measurement, hardware: str) -> DeviceFigures:

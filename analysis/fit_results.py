@@ -52,9 +52,11 @@ def fit_sample(sample: Sample, conf: FitConf) -> FitResult:
     splits = _splits(data, conf)
     fitted = splits[0].train if conf.points else np.arange(len(data))
     train = data.take(fitted)
-    fit = fit_steps(train, target=models.target, draft=models.draft)
+    fit = fit_steps(train, target=models.target, draft=models.draft, peaks=models.peaks)
     moesd, no_moesd = _moesd(models, train)
-    forecasters: dict[str, Forecaster] = {OURS: step_forecaster(models.target, models.draft)}
+    forecasters: dict[str, Forecaster] = {
+        OURS: step_forecaster(models.target, models.draft, models.peaks)
+    }
     if moesd and models.moesd:
         forecasters[MOESD] = models.moesd.forecast
     held = {n: cross_validate(data, sample.settings, splits, f) for n, f in forecasters.items()}
@@ -98,7 +100,12 @@ def _intervals(train: StepData, models: Models, conf: FitConf) -> Intervals:
     if not conf.bootstrap:
         return {}
     return bootstrap(
-        train, target=models.target, draft=models.draft, draws=conf.bootstrap, seed=conf.seed
+        train,
+        target=models.target,
+        draft=models.draft,
+        peaks=models.peaks,
+        draws=conf.bootstrap,
+        seed=conf.seed,
     )
 
 

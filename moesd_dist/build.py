@@ -14,9 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from moesd_dist.config import Conf, EngineKind, ForeignLoadPolicy, Launcher, ModelConf, SdConf
-from moesd_dist.hardware import device_figures as device_figures
-from moesd_dist.hardware import hardware_named as hardware_named
-from moesd_dist.hardware import model_named as model_named
+from moesd_dist.hardware import known_peaks
 from moesd_dist.models.counts import counts_of
 from moesd_dist.models.sources import content_digest
 from moesd_dist.ports import Engine, Tracker
@@ -243,6 +241,7 @@ def make_plan(conf: Conf, points: Sequence[SweepPoint]) -> Plan:
         rule,
         target=counts_of(model_spec(conf.model)),
         draft=counts_of(draft) if draft else NO_MODEL,
+        peaks=known_peaks(conf.hardware, tp_size=conf.layout.tp_size),
     )
 
 

@@ -14,6 +14,7 @@ from moesd_dist.config import CONF, HardwareConf, ModelConf
 from moesd_dist.records import Device
 from moesd_dist.theory.device import DeviceFigures
 from moesd_dist.theory.operations import Achieved
+from moesd_dist.theory.step_priors import Peaks
 from moesd_dist.tracking.provenance import cpu_model
 
 C = TypeVar("C")
@@ -40,6 +41,19 @@ def device_figures(conf: HardwareConf) -> DeviceFigures:
             f"{', '.join(_predictable())}, or give hardware.figures.{unknown[0]}"
         )
     return DeviceFigures(**asdict(conf.figures))
+
+
+def known_peaks(conf: HardwareConf, *, tp_size: int) -> Peaks | None:
+    """What a target on tp_size such devices cannot exceed; None where figures are unknown."""
+    try:
+        figures = device_figures(conf)
+    except ValueError:
+        return None
+    return peaks_of(figures, tp_size=tp_size)
+
+
+def peaks_of(figures: DeviceFigures, *, tp_size: int) -> Peaks:
+    return Peaks(bytes_per_s=figures.bytes_per_s * tp_size, flops=figures.flops * tp_size)
 
 
 def achieved_of(conf: HardwareConf) -> Achieved:

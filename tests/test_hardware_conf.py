@@ -10,7 +10,7 @@ import pytest
 
 from analysis.published import read_rows
 from analysis.transfer import learned
-from moesd_dist import build, cpu_cache
+from moesd_dist import cpu_cache, hardware
 from moesd_dist.config import CONF, AchievedConf, FiguresConf
 from moesd_dist.cpu_cache import CpuRates
 from moesd_dist.hardware import achieved_of
@@ -43,12 +43,12 @@ def test_all_the_devices_of_the_issue_are_there() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_is_commented_and_named_after_itself(name: str) -> None:
     assert (CONF / "hardware" / f"{name}.yaml").read_text().startswith("# ")
-    assert build.hardware_named(name).name == name
+    assert hardware.hardware_named(name).name == name
 
 
 @pytest.mark.parametrize("name", GPUS)
 def test_a_device_has_figures_with_a_source_for_each(name: str) -> None:
-    figures = build.device_figures(build.hardware_named(name))
+    figures = hardware.device_figures(hardware.hardware_named(name))
     assert 10 < figures.flops / figures.bytes_per_s < 1000  # the ridge point, operations a byte
     lines = (CONF / "hardware" / f"{name}.yaml").read_text().splitlines()
     for field in fields(DeviceFigures):
@@ -58,20 +58,20 @@ def test_a_device_has_figures_with_a_source_for_each(name: str) -> None:
 
 def test_what_vllm_achieves_is_what_the_a800_rows_teach() -> None:
     taught = asdict(learned(read_rows(), "2xA800").achieved)
-    for conf in [AchievedConf(), *(build.hardware_named(name).achieved for name in GPUS)]:
+    for conf in [AchievedConf(), *(hardware.hardware_named(name).achieved for name in GPUS)]:
         assert asdict(conf) == pytest.approx(taught, rel=0.005)
 
 
 def test_the_china_models_differ_in_their_links_only() -> None:
     for full, cut in (("A100", "A800"), ("H100", "H800")):
-        ours, theirs = (build.device_figures(build.hardware_named(n)) for n in (full, cut))
+        ours, theirs = (hardware.device_figures(hardware.hardware_named(n)) for n in (full, cut))
         assert theirs.link_bytes_per_s == 200e9 < ours.link_bytes_per_s
         assert replace(theirs, link_bytes_per_s=ours.link_bytes_per_s) == ours
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_efficiencies_can_be_achieved(name: str) -> None:
-    achieved_of(build.hardware_named(name))
+    achieved_of(hardware.hardware_named(name))
 
 
 @pytest.mark.parametrize(
@@ -84,17 +84,17 @@ def test_efficiencies_can_be_achieved(name: str) -> None:
 )
 def test_an_unknown_name_lists_those_that_exist(name: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        build.hardware_named(name)
+        hardware.hardware_named(name)
 
 
 def test_hardware_without_figures_cannot_be_predicted() -> None:
     with pytest.raises(ValueError, match="hardware cuda has no flops"):
-        build.device_figures(build.hardware_named("cuda"))
+        hardware.device_figures(hardware.hardware_named("cuda"))
 
 
 def test_a_cpu_reads_its_figures_from_the_cache_of_its_host() -> None:
     cpu_cache.write(RATES, cpu_cache.cache_file(1))
-    found = build.device_figures(build.hardware_named("cpu"))
+    found = hardware.device_figures(hardware.hardware_named("cpu"))
     assert (found.flops, found.bytes_per_s, found.memory_bytes) == (5e11, 4e10, 2**34)
 
 
@@ -115,4 +115,4 @@ def test_a_cpu_without_its_figures_says_how_to_get_them(text: str | None, says: 
     if text is not None:
         cpu_cache.cache_file(1).write_text(text)
     with pytest.raises(ValueError, match=says):
-        build.device_figures(build.hardware_named("cpu"))
+        hardware.device_figures(hardware.hardware_named("cpu"))

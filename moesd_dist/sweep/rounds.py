@@ -19,6 +19,7 @@ from moesd_dist.sweep.pool import Pool, fill, pool_of
 from moesd_dist.theory.counts import ModelCounts
 from moesd_dist.theory.design import Objective
 from moesd_dist.theory.step_fit import fit_steps
+from moesd_dist.theory.step_priors import Peaks
 
 _Bools = npt.NDArray[np.bool_]
 
@@ -44,9 +45,10 @@ class AdaptivePlan:
         *,
         target: ModelCounts,
         draft: ModelCounts,
+        peaks: Peaks | None = None,
     ) -> None:
         self._pool = pool_of(points, own_top_k=target.top_k)
-        self._rule, self._target, self._draft = rule, target, draft
+        self._rule, self._target, self._draft, self._peaks = rule, target, draft, peaks
         if self._pool.settings > rule.start:
             raise ValueError(
                 f"sweep.adaptive.start {rule.start} is below the {self._pool.settings} combinations "
@@ -69,7 +71,7 @@ class AdaptivePlan:
             return "to begin with"
         data = step_data(list(measured.values()))
         try:
-            fit = fit_steps(data, target=self._target, draft=self._draft)
+            fit = fit_steps(data, target=self._target, draft=self._draft, peaks=self._peaks)
         except ValueError as error:  # such as a single batch size, where the others do not fit
             return str(error)
         return Known(places=np.array(list(measured), dtype=np.intp), data=data, fit=fit)

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from moesd_dist.theory.counts import ModelCounts
-from moesd_dist.theory.prediction import predict
+from moesd_dist.theory.prediction import Prediction, predict
 from moesd_dist.theory.step_data import StepData
 from moesd_dist.theory.step_fit import StepFit, fit_steps
 from moesd_dist.theory.step_model import Grid, RoundSeconds
+from moesd_dist.theory.step_priors import Peaks
 from moesd_dist.theory.step_settings import Expected
 
 _Floats = npt.NDArray[np.float64]
@@ -33,11 +34,14 @@ Forecaster = Callable[[StepData, StepData, Expected], Forecast]
 """From points to fit, points to predict and what to expect there; ValueError if it cannot."""
 
 
-def step_forecaster(target: ModelCounts, draft: ModelCounts) -> Forecaster:
+def step_forecaster(
+    target: ModelCounts, draft: ModelCounts, peaks: Peaks | None = None
+) -> Forecaster:
     """Ours: the step-time model."""
 
     def forecast(train: StepData, points: StepData, expected: Expected) -> Forecast:
-        return forecast_of(fit_steps(train, target=target, draft=draft), points, expected)
+        fit = fit_steps(train, target=target, draft=draft, peaks=peaks)
+        return forecast_of(fit, points, expected)
 
     return forecast
 
@@ -50,13 +54,21 @@ def forecast_of(fit: StepFit, points: StepData, expected: Expected) -> Forecast:
         top_k=points.top_k,
         context_tokens=expected.context_tokens,
     )
-    # A measurement counts its own acceptance, so the interval of one is wider by that.
+    # A measurement counts its own acceptance, so the interval of one is wider by that. And it has
+    # noise of its own, which its repeats showed: where that is more than the fit's scatter, it counts.
     counted = expected.sigma_variance + expected.counting_variance
     found = predict(fit, grid, sigma=expected.sigma, sigma_variance=counted)
+    spread = np.sqrt(found.spread_of_one**2 + _beyond_scatter(found, points))
     return Forecast(
         speedup=found.speedup,
         speedup_given_sigma=np.asarray(found.times.speedup(points.sigma)),
-        low=found.low_of_one,
-        high=found.high_of_one,
+        low=found.speedup * np.exp(-found.quantile * spread),
+        high=found.speedup * np.exp(found.quantile * spread),
         times=found.times,
     )
+
+
+def _beyond_scatter(found: Prediction, points: StepData) -> _Floats:
+    """Variance of the measured logarithms that the scatter of the fit does not contain; [points]."""
+    scatter = found.spread_of_one**2 - found.spread**2
+    return np.asarray(np.maximum(points.speedup_spread**2 - scatter, 0.0))

@@ -34,7 +34,7 @@ class Link(Enum):
 
     LOG = "log"  # positive
     ABOVE_ONE = "above_one"  # 1 plus a positive number
-    LOGIT = "logit"  # between 0 and 1
+    LOGIT = "logit"  # between 0 and the most it may be
 
     def moved(self, centre: float, shift: float) -> float:
         """The parameter `shift` away from its centre on the link's scale."""
@@ -43,21 +43,28 @@ class Link(Enum):
         if self is Link.ABOVE_ONE:
             return 1.0 + (centre - 1.0) * math.exp(shift)
         odds = centre / (1.0 - centre) * math.exp(shift)
-        return odds / (1.0 + odds)
+        return odds / (1.0 + odds)  # as a share of the most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prior:
-    """One parameter: its centre, and one standard deviation on the link's scale."""
+    """One parameter: its centre, and one standard deviation on the link's scale.
+
+    `most` is for LOGIT alone: an efficiency times it, such as the peak rate of a data sheet.
+    """
 
     name: str
     centre: float
     spread: float
     link: Link = Link.LOG
+    most: float = 1.0
 
     def at(self, offset: float) -> float:
         """The parameter so many spreads from its centre; never beyond what a double holds."""
-        return self.link.moved(self.centre, min(100.0, max(-100.0, self.spread * offset)))
+        shift = min(100.0, max(-100.0, self.spread * offset))
+        if self.link is Link.LOGIT:
+            return self.most * self.link.moved(self.centre / self.most, shift)
+        return self.link.moved(self.centre, shift)
 
 
 Law = Callable[[dict[str, float]], _Floats]

@@ -60,14 +60,23 @@ class StepFit:
         )
 
 
-def fit_steps(data: StepData, *, target: ModelCounts, draft: ModelCounts) -> StepFit:
+def fit_steps(
+    data: StepData,
+    *,
+    target: ModelCounts,
+    draft: ModelCounts,
+    peaks: step_priors.Peaks | None = None,
+) -> StepFit:
     """The step-time model of the data; the draft is `counts.NO_MODEL` where there is none.
+
+    Without the device's `peaks` one parameter can stand for another (see `step_identifiability`):
+    good for predicting on this device, not for carrying to another.
 
     Raises ValueError if there are fewer than LEAST_POINTS points or one batch size only.
     """
     _check(data)
     parts = {
-        "target": _target(data, target),
+        "target": _target(data, target, peaks),
         "draft": _draft(data, draft),
         "reject": _reject(data),
     }
@@ -104,9 +113,9 @@ def target_forwards(data: StepData) -> tuple[Forwards, _Floats]:
     return forwards, np.concatenate([data.target_decode_s[first], data.target_verify_s])
 
 
-def _target(data: StepData, model: ModelCounts) -> LogFit:
+def _target(data: StepData, model: ModelCounts, peaks: step_priors.Peaks | None) -> LogFit:
     forwards, seconds = target_forwards(data)
-    priors = step_priors.target_priors(model, forwards, seconds)
+    priors = step_priors.target_priors(model, forwards, seconds, peaks)
     return fit_logs(
         lambda v: forward_seconds(model, rates_from(v), forwards),
         seconds,

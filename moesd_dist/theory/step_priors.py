@@ -2,9 +2,12 @@
 
 # No data sheet is needed: a rate is at least what the fastest forward achieved, and an overhead is
 # some part of the forward that shows it best. One standard deviation is a factor of 2.7 for rates
-# and of 4.5 for overheads.
+# and of 4.5 for overheads. Where the device's peaks are known no rate of the target exceeds them; a
+# draft's may, since its weights can stay in a cache.
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +24,40 @@ _SHARE = 0.1  # of a forward that an overhead may well be
 _HEADROOM = 1.5  # of a rate above the fastest seen
 
 
-def target_priors(model: ModelCounts, forwards: Forwards, seconds: _Floats) -> list[Prior]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peaks:
+    """What the devices that a target spans can do together, at most."""
+
+    bytes_per_s: float
+    flops: float
+
+
+def target_priors(
+    model: ModelCounts, forwards: Forwards, seconds: _Floats, peaks: Peaks | None = None
+) -> list[Prior]:
     """All eight parameters of `Rates`, or those that the model has."""
+    priors = _target_priors(model, forwards, seconds)
+    return priors if peaks is None else [_below_peak(prior, peaks) for prior in priors]
+
+
+def _below_peak(prior: Prior, peaks: Peaks) -> Prior:
+    """A rate as an efficiency of the peak; other parameters as they are.
+
+    A peak that forwards come near to or exceed was taken on a busy machine: theirs counts then.
+    """
+    if prior.name == "bytes_per_s":
+        return _efficiency(prior, peaks.bytes_per_s, share=0.75, spread=0.8)  # 0.57 to 0.87
+    if prior.name in ("flops", "expert_flops"):
+        return _efficiency(prior, peaks.flops, share=0.4, spread=1.2)  # 0.17 to 0.69
+    return prior
+
+
+def _efficiency(prior: Prior, peak: float, *, share: float, spread: float) -> Prior:
+    most = max(peak, prior.centre)
+    return Prior(name=prior.name, centre=share * most, spread=spread, link=Link.LOGIT, most=most)
+
+
+def _target_priors(model: ModelCounts, forwards: Forwards, seconds: _Floats) -> list[Prior]:
     experts = np.asarray(forwards.activated_experts, dtype=np.float64)
     batch = np.asarray(forwards.sequences, dtype=np.float64)
     priors = [*_shared(model, forwards, seconds), _overhead("sequence_s", seconds / batch)]

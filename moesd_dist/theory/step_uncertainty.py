@@ -14,6 +14,7 @@ from moesd_dist.theory.counts import ModelCounts
 from moesd_dist.theory.log_fit import LogFit
 from moesd_dist.theory.step_data import StepData
 from moesd_dist.theory.step_fit import StepFit, fit_steps
+from moesd_dist.theory.step_priors import Peaks
 
 _Floats = npt.NDArray[np.float64]
 
@@ -43,6 +44,7 @@ def bootstrap(
     *,
     target: ModelCounts,
     draft: ModelCounts,
+    peaks: Peaks | None = None,
     draws: int = 100,
     seed: int = 0,
     level: float = 0.95,
@@ -55,11 +57,13 @@ def bootstrap(
     """
     if draws < 20:
         raise ValueError(f"bootstrap needs at least 20 draws, got {draws}; 100 is the default")
-    fit_steps(data, target=target, draft=draft)  # refuses what no draw could be fitted to
+    fit_steps(
+        data, target=target, draft=draft, peaks=peaks
+    )  # refuses what no draw could be fitted to
     random = np.random.default_rng(seed)
     drawn = (_draw(data, random) for _ in range(draws))
     fits = [
-        fit_steps(sample, target=target, draft=draft)
+        fit_steps(sample, target=target, draft=draft, peaks=peaks)
         for sample in drawn
         if np.unique(sample.batch_size).size > 1
     ]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobs import calibrate_cpu
-from moesd_dist import build, cpu_cache
+from moesd_dist import cpu_cache, hardware
 from moesd_dist.tracking.provenance import cpu_model
 
 TINY = ["--read-mib", "1", "--gemm-size", "16", "--repeats", "2"]
@@ -33,7 +33,7 @@ def test_the_command_fills_the_cache_from_which_predictions_read(job) -> None:
     rates = cpu_cache.read(threads=1, cpu_model=cpu_model())
     assert rates.read_bytes_per_s > 0
     assert rates.gemm_flops > 0
-    assert build.device_figures(build.hardware_named("cpu")) == rates.figures
+    assert hardware.device_figures(hardware.hardware_named("cpu")) == rates.figures
 
 
 def test_another_file_leaves_the_cache_alone(job, tmp_path: Path) -> None:
