@@ -14,23 +14,23 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from analysis.fit_curves import curves_figure
-from analysis.fit_elsewhere import elsewhere
-from analysis.fit_log import log_fit
-from analysis.fit_points import samples
-from analysis.fit_results import FitResult, fit_sample
-from analysis.fit_save import save_fit
-from analysis.fit_scatter import scatter_figure
-from analysis.fit_settings import Each, FitConf
-from analysis.fit_steps_figure import steps_figure
-from analysis.fit_tables import (
+from analysis.fitting.curves import curves_figure
+from analysis.fitting.elsewhere import elsewhere
+from analysis.fitting.log import log_fit
+from analysis.fitting.points import samples
+from analysis.fitting.results import FitResult, fit_sample
+from analysis.fitting.save import save_fit
+from analysis.fitting.scatter import scatter_figure
+from analysis.fitting.settings import Each, FitConf
+from analysis.fitting.steps_figure import steps_figure
+from analysis.fitting.tables import (
     moesd_table,
     parameter_table,
     regime_table,
     speedup_table,
     step_table,
 )
-from analysis.fit_verdict import fit_verdict
+from analysis.fitting.verdict import fit_verdict
 from analysis.heading import heading, labels
 from analysis.settings import hydra_program
 

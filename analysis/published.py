@@ -11,9 +11,9 @@ from moesd_dist import build
 from moesd_dist.hardware import device_figures, hardware_named, model_named
 from moesd_dist.models.counts import counts_of, known_shape
 from moesd_dist.models.shape import bytes_per_value
-from moesd_dist.theory.calibration import PeakRow
 from moesd_dist.theory.counts import ModelCounts
-from moesd_dist.theory.transfer import Setting
+from moesd_dist.theory.devices.calibration import PeakRow
+from moesd_dist.theory.devices.transfer import Setting
 
 ROWS = Path(__file__).parent / "data" / "moesd_peak_speedups.csv"
 COLUMNS = ("target", "draft", "device", "gamma", "sigma", "x_peak_speedup")

@@ -14,10 +14,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from analysis.basis import Basis, of_sweeps
-from analysis.choices import at_gamma, choices_of, geometric_mean, static_of
-from analysis.next_points import command, open_choices
-from analysis.recommendation_text import (
+from analysis.recommending.basis import Basis, of_sweeps
+from analysis.recommending.choices import at_gamma, choices_of, geometric_mean, static_of
+from analysis.recommending.next_points import command, open_choices
+from analysis.recommending.saved_basis import of_fit
+from analysis.recommending.schedules import (
+    DATA_PARALLEL,
+    TESTED,
+    sglang_config,
+    static_vllm_config,
+    vllm_config,
+    write_csv,
+)
+from analysis.recommending.text import (
     cautions,
     limit_sentences,
     meaning,
@@ -26,18 +35,9 @@ from analysis.recommendation_text import (
     title_of,
 )
 from analysis.report import as_text
-from analysis.saved_basis import of_fit
-from analysis.schedules import (
-    DATA_PARALLEL,
-    TESTED,
-    sglang_config,
-    static_vllm_config,
-    vllm_config,
-    write_csv,
-)
 from analysis.settings import RecommendConf, hydra_program, names_of
-from moesd_dist.theory.decision import Rule
-from moesd_dist.theory.recommendation import Choice, StaticChoice, intervals
+from moesd_dist.theory.choices.decision import Rule
+from moesd_dist.theory.choices.recommendation import Choice, StaticChoice, intervals
 
 WIDTH = 120  # a log has no width of its own
 FORMATS = ("vllm", "sglang", "csv", "report")

@@ -16,7 +16,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from moesd_dist.config import CONF, at_least, between, plain
 from moesd_dist.console import errors_as_one_line
-from moesd_dist.theory.decision import CONFIDENCE, TOLERANCE
+from moesd_dist.theory.choices.decision import CONFIDENCE, TOLERANCE
 from moesd_dist.validate import check_known_keys
 
 T = TypeVar("T")

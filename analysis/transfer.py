@@ -16,7 +16,7 @@ from pathlib import Path
 from analysis.published import ROWS, PublishedRow, parse_device, read_rows, setting_of, weight_bytes
 from moesd_dist.console import fail
 from moesd_dist.hardware import device_figures, hardware_named
-from moesd_dist.theory.calibration import Calibration, calibrate
+from moesd_dist.theory.devices.calibration import Calibration, calibrate
 
 ALONE = ("target", "draft", "gamma", "sigma")
 

@@ -27,11 +27,11 @@ from moesd_dist.sweep.adaptive import Known, acceptance_by_setting
 from moesd_dist.sweep.observations import step_data
 from moesd_dist.sweep.pool import pool_of
 from moesd_dist.sweep.rounds import AdaptivePlan, AdaptiveRule
+from moesd_dist.theory.choices.design import Objective
 from moesd_dist.theory.counts import NO_MODEL
-from moesd_dist.theory.design import Objective
-from moesd_dist.theory.step_fit import fit_steps
-from moesd_dist.theory.step_model import Grid
-from moesd_dist.theory.strides import evenly_spaced, grid_order
+from moesd_dist.theory.moesd.strides import evenly_spaced, grid_order
+from moesd_dist.theory.steps.fit import fit_steps
+from moesd_dist.theory.steps.model import Grid
 
 Indices = list[int]
 

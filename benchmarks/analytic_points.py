@@ -25,7 +25,7 @@ from analysis.published import counts_named
 from moesd_dist.engines.analytic_model import zero_shot
 from moesd_dist.hardware import achieved_of, device_figures, hardware_named
 from moesd_dist.theory.routing_law import UNIFORM, RoutingLaw
-from moesd_dist.theory.step_model import Grid, StepModel
+from moesd_dist.theory.steps.model import Grid, StepModel
 
 LAWS = {"uniform": UNIFORM, "fitted": RoutingLaw(popularity=12.0, fresh_share=0.78)}
 

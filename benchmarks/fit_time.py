@@ -13,10 +13,9 @@ import numpy as np
 from moesd_dist.models.counts import counts_of
 from moesd_dist.records.serial import measurement_from_plain
 from moesd_dist.sweep.observations import step_data
-from moesd_dist.theory.device import DeviceFigures
-from moesd_dist.theory.fit import fit
-from moesd_dist.theory.moesd_from_steps import bounds_of, observations_of
-from moesd_dist.theory.step_fit import fit_steps
+from moesd_dist.theory.devices.device import DeviceFigures
+from moesd_dist.theory.moesd.from_steps import MoesdModel
+from moesd_dist.theory.steps.fit import fit_steps
 
 GRID = Path(__file__).parents[1] / "docs" / "results" / "full_grid_cpu" / "points.json"
 REPEATS = 20
@@ -39,10 +38,9 @@ def main() -> None:
     point = next(m.point for m in measured if m.point.sd.draft)
     assert point.sd.draft is not None
     target, draft = counts_of(point.target), counts_of(point.sd.draft)
-    observations = observations_of(some, target=target, figures=FIGURES)
-    bounds = bounds_of(some, target=target, draft=draft, figures=FIGURES)
+    moesd = MoesdModel(target=target, draft=draft, figures=FIGURES, multistart=3)
     report("ours: target, draft, rejection, routing", lambda: fit_steps(some, target=target, draft=draft))  # fmt: skip
-    report("MoESD's ten parameters, 3 starts", lambda: fit(observations, bounds))
+    report("MoESD's ten parameters, 3 starts", lambda: moesd.fit(some))
 
 
 def report(name: str, run: Callable[[], object]) -> None:

@@ -17,14 +17,14 @@ import numpy as np
 from scipy import stats
 
 from analysis.acceptance import read_points
-from analysis.evidence import observed
+from analysis.recommending.evidence import observed
 from moesd_dist.models.counts import counts_of
 from moesd_dist.records import Measurement
 from moesd_dist.sweep.observations import step_data
-from moesd_dist.theory.conditioning import Estimate, estimate
-from moesd_dist.theory.decision import difference_variance
-from moesd_dist.theory.prediction_errors import Place
-from moesd_dist.theory.step_fit import fit_steps
+from moesd_dist.theory.choices.conditioning import Estimate, estimate
+from moesd_dist.theory.choices.decision import difference_variance
+from moesd_dist.theory.steps.fit import fit_steps
+from moesd_dist.theory.steps.prediction_errors import Place
 from moesd_dist.workloads.acceptance_points import profile_of, speculative
 
 KEPT, DRAWS, LEVEL = 12, 40, 0.9

@@ -11,7 +11,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from moesd_dist.records import Device, DraftMethod, ModelSource
-from moesd_dist.theory.design import Objective
+from moesd_dist.theory.choices.design import Objective
 
 _PACKAGE = Path(__file__).resolve().parent
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from moesd_dist.records.serial import from_plain
-from moesd_dist.theory.device import DeviceFigures
+from moesd_dist.theory.devices.device import DeviceFigures
 
 COMMAND = "python -m jobs.calibrate_cpu"
 

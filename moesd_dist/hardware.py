@@ -12,9 +12,9 @@ from omegaconf.errors import OmegaConfBaseException
 from moesd_dist import cpu_cache
 from moesd_dist.config import CONF, HardwareConf, ModelConf
 from moesd_dist.records import Device
-from moesd_dist.theory.device import DeviceFigures
-from moesd_dist.theory.operations import Achieved
-from moesd_dist.theory.step_priors import Peaks
+from moesd_dist.theory.devices.device import DeviceFigures
+from moesd_dist.theory.devices.operations import Achieved
+from moesd_dist.theory.steps.priors import Peaks
 from moesd_dist.tracking.provenance import cpu_model
 
 C = TypeVar("C")

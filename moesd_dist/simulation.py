@@ -12,8 +12,8 @@ from moesd_dist.hardware import achieved_of, device_figures, hardware_named
 from moesd_dist.models.counts import counts_of
 from moesd_dist.records import DraftMethod, SimulationSpec, SweepPoint
 from moesd_dist.theory.counts import NO_MODEL
-from moesd_dist.theory.saved_model import load_model
-from moesd_dist.theory.step_model import StepModel
+from moesd_dist.theory.steps.model import StepModel
+from moesd_dist.theory.steps.saved import load_model
 
 
 def with_simulations(points: Sequence[SweepPoint], conf: Conf) -> list[SweepPoint]:

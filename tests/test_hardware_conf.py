@@ -14,8 +14,8 @@ from moesd_dist import cpu_cache, hardware
 from moesd_dist.config import CONF, AchievedConf, FiguresConf
 from moesd_dist.cpu_cache import CpuRates
 from moesd_dist.hardware import achieved_of
-from moesd_dist.theory.device import DeviceFigures
-from moesd_dist.theory.operations import Achieved
+from moesd_dist.theory.devices.device import DeviceFigures
+from moesd_dist.theory.devices.operations import Achieved
 from moesd_dist.tracking.provenance import cpu_model
 
 GPUS = ("A100", "A800", "H100", "H800", "H200", "B200", "L40", "L40S", "MI300X")

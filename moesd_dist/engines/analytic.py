@@ -19,7 +19,7 @@ from moesd_dist.records import (
     SweepPoint,
     WorkloadSpec,
 )
-from moesd_dist.theory.step_model import Grid, RoundSeconds, StepModel
+from moesd_dist.theory.steps.model import Grid, RoundSeconds, StepModel
 
 SEQUENCE_ROUNDS = 100_000  # counts are whole numbers: a rate is rounded to a part in 1e5
 

@@ -9,12 +9,12 @@ from moesd_dist.models.counts import counts_of
 from moesd_dist.records import ModelSpec, SimulationSpec
 from moesd_dist.theory.acceptance import unconditional_from_conditional
 from moesd_dist.theory.counts import NO_MODEL, ModelCounts
-from moesd_dist.theory.device import DeviceFigures
-from moesd_dist.theory.operations import Achieved, rates_of
+from moesd_dist.theory.devices.device import DeviceFigures
+from moesd_dist.theory.devices.operations import Achieved, rates_of
 from moesd_dist.theory.routing_law import UNIFORM
-from moesd_dist.theory.saved_model import load_model
-from moesd_dist.theory.step_model import RejectLaw, StepModel
-from moesd_dist.theory.step_time import Rates
+from moesd_dist.theory.steps.law import Rates
+from moesd_dist.theory.steps.model import RejectLaw, StepModel
+from moesd_dist.theory.steps.saved import load_model
 
 
 def model_of(

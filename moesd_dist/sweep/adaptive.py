@@ -10,11 +10,11 @@ from scipy.special import ndtr  # type: ignore[import-untyped, unused-ignore]
 
 from moesd_dist.sweep.pool import Pool
 from moesd_dist.theory.acceptance_profile import AcceptanceProfile, pooled
-from moesd_dist.theory.design import Objective
-from moesd_dist.theory.step_data import StepData
-from moesd_dist.theory.step_design import acceptance_part, step_parts
-from moesd_dist.theory.step_fit import StepFit
-from moesd_dist.theory.step_model import Grid
+from moesd_dist.theory.choices.design import Objective
+from moesd_dist.theory.choices.step_design import acceptance_part, step_parts
+from moesd_dist.theory.steps.data import StepData
+from moesd_dist.theory.steps.fit import StepFit
+from moesd_dist.theory.steps.model import Grid
 
 _Floats = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.intp]

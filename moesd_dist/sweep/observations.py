@@ -11,7 +11,7 @@ import numpy as np
 
 from moesd_dist.records import Measurement, Repeat, Role, SdSpec, SweepPoint
 from moesd_dist.sweep.statistics import speedup
-from moesd_dist.theory.step_data import StepData
+from moesd_dist.theory.steps.data import StepData
 
 
 def step_data(measured: Sequence[Measurement]) -> StepData:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesd_dist.records import Role, SweepPoint
-from moesd_dist.theory.design import log_linear_start
+from moesd_dist.theory.choices.design import log_linear_start
 
 _Floats = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.intp]

@@ -16,10 +16,10 @@ from moesd_dist.sweep.adaptive import Doubt, Known, Outlook
 from moesd_dist.sweep.driver import Round
 from moesd_dist.sweep.observations import step_data
 from moesd_dist.sweep.pool import Pool, fill, pool_of
+from moesd_dist.theory.choices.design import Objective
 from moesd_dist.theory.counts import ModelCounts
-from moesd_dist.theory.design import Objective
-from moesd_dist.theory.step_fit import fit_steps
-from moesd_dist.theory.step_priors import Peaks
+from moesd_dist.theory.steps.fit import fit_steps
+from moesd_dist.theory.steps.priors import Peaks
 
 _Bools = npt.NDArray[np.bool_]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from moesd_dist.models.counts import counts_of
 from moesd_dist.records import Measurement, Repeat, SweepPoint
-from moesd_dist.theory.step_model import Grid, RoundSeconds
+from moesd_dist.theory.steps.model import Grid, RoundSeconds
 from moesd_dist.tracking.mlflow import MlflowTracker
 from moesd_dist.tracking.provenance import Provenance
 from tests.analysis.conftest import SD, point

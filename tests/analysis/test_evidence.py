@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analysis.evidence import at_acceptance, correlation, observed, outside
+from analysis.recommending.evidence import at_acceptance, correlation, observed, outside
 from moesd_dist.records import Measurement, Repeat
 from moesd_dist.sweep.statistics import paired_interval, speedup
 from moesd_dist.theory.acceptance_profile import AcceptanceProfile

@@ -19,8 +19,8 @@ from analysis import fit as program
 from moesd_dist import cpu_cache
 from moesd_dist.models.counts import counts_of
 from moesd_dist.records import LayoutSpec, Measurement, Repeat, Role, SweepPoint
-from moesd_dist.theory.saved_model import about, load_fit
-from moesd_dist.theory.step_model import Grid, RoundSeconds
+from moesd_dist.theory.steps.model import Grid, RoundSeconds
+from moesd_dist.theory.steps.saved import about, load_fit
 from moesd_dist.tracking.mlflow import MlflowTracker
 from moesd_dist.tracking.mlflow_runs import connect
 from moesd_dist.tracking.provenance import Provenance, cpu_model

@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from analysis.limits import CAUSES, limits, of_measured, of_model, sentence
+from analysis.recommending.limits import CAUSES, limits, of_measured, of_model, sentence
 from moesd_dist.sweep.statistics import speedup
 from moesd_dist.theory.speedup import RoundTimes
-from moesd_dist.theory.step_model import Grid
+from moesd_dist.theory.steps.model import Grid
 from tests.analysis.known_sweep import ALPHA, CONTEXT, KNOWN, sweep
 
 

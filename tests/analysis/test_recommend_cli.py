@@ -21,8 +21,8 @@ from moesd_dist.config import CONF
 from moesd_dist.models.counts import counts_of
 from moesd_dist.records import LayoutSpec, ModelSource, ModelSpec
 from moesd_dist.sweep.observations import step_data
-from moesd_dist.theory.saved_model import dump_fit
-from moesd_dist.theory.step_fit import fit_steps
+from moesd_dist.theory.steps.fit import fit_steps
+from moesd_dist.theory.steps.saved import dump_fit
 from moesd_dist.workloads.acceptance_points import profile_of, setting_of
 from tests.analysis.conftest import SD, control
 from tests.analysis.known_sweep import BATCH_SIZES, CONTEXT, KNOWN, store, sweep

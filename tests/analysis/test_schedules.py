@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analysis.schedules import (
+from analysis.recommending.schedules import (
     sglang_config,
     static_vllm_config,
     vllm_config,
@@ -16,8 +16,8 @@ from analysis.schedules import (
     write_csv,
 )
 from moesd_dist.records import DraftMethod, ModelSource, SdSpec
-from moesd_dist.theory.conditioning import Estimate
-from moesd_dist.theory.recommendation import Choice, intervals
+from moesd_dist.theory.choices.conditioning import Estimate
+from moesd_dist.theory.choices.recommendation import Choice, intervals
 from tests.analysis.conftest import SD
 
 SPANS = [(1, 7, 3), (8, 40, 1), (41, 64, 0)]

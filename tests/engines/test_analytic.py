@@ -33,9 +33,9 @@ from moesd_dist.sweep.driver import InlineExecutor
 from moesd_dist.sweep.grid import expand
 from moesd_dist.sweep.pairing import LoadLimit, groups
 from moesd_dist.sweep.statistics import metrics
-from moesd_dist.theory.saved_model import dump_fit
-from moesd_dist.theory.step_fit import fit_steps
-from moesd_dist.theory.step_model import Grid
+from moesd_dist.theory.steps.fit import fit_steps
+from moesd_dist.theory.steps.model import Grid
+from moesd_dist.theory.steps.saved import dump_fit
 from moesd_dist.tracking.labels import outcome_tags, point_params
 from tests.theory.known_steps import measured
 

@@ -11,13 +11,13 @@ import pytest
 from moesd_dist.sweep.adaptive import Known, Outlook, contrasts, expected_regret
 from moesd_dist.sweep.grid import expand
 from moesd_dist.sweep.pool import fill, pool_of
+from moesd_dist.theory.choices.design import Objective
 from moesd_dist.theory.counts import ModelCounts
-from moesd_dist.theory.design import Objective
 from moesd_dist.theory.routing_law import RoutingLaw
-from moesd_dist.theory.step_data import StepData
-from moesd_dist.theory.step_fit import fit_steps
-from moesd_dist.theory.step_model import Grid, RejectLaw, StepModel
-from moesd_dist.theory.step_time import Rates
+from moesd_dist.theory.steps.data import StepData
+from moesd_dist.theory.steps.fit import fit_steps
+from moesd_dist.theory.steps.law import Rates
+from moesd_dist.theory.steps.model import Grid, RejectLaw, StepModel
 
 TARGET = ModelCounts(
     num_layers=8, hidden_size=1024, vocab_size=2048, streamed_non_expert_params=60_000_000,

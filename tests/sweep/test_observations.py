@@ -14,9 +14,9 @@ from moesd_dist.records import LayoutSpec, Measurement
 from moesd_dist.records.serial import measurement_from_plain
 from moesd_dist.sweep.observations import apart, step_data
 from moesd_dist.sweep.statistics import speedup
-from moesd_dist.theory.prediction import predict
-from moesd_dist.theory.step_fit import fit_steps
-from moesd_dist.theory.step_model import Grid
+from moesd_dist.theory.steps.fit import fit_steps
+from moesd_dist.theory.steps.model import Grid
+from moesd_dist.theory.steps.prediction import predict
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 

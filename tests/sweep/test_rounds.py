@@ -12,8 +12,8 @@ from moesd_dist.sweep.driver import InlineExecutor, run_sweep
 from moesd_dist.sweep.grid import expand
 from moesd_dist.sweep.pairing import LoadLimit
 from moesd_dist.sweep.rounds import AdaptivePlan, AdaptiveRule
+from moesd_dist.theory.choices.design import Objective
 from moesd_dist.theory.counts import ModelCounts
-from moesd_dist.theory.design import Objective
 from moesd_dist.tracking.memory import MemoryTracker
 
 DRAFT = ModelCounts(

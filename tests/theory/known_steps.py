@@ -7,9 +7,9 @@ import numpy.typing as npt
 
 from moesd_dist.theory.counts import ModelCounts
 from moesd_dist.theory.routing_law import RoutingLaw
-from moesd_dist.theory.step_data import StepData
-from moesd_dist.theory.step_model import Grid, RejectLaw, RoundSeconds, StepModel
-from moesd_dist.theory.step_time import Rates
+from moesd_dist.theory.steps.data import StepData
+from moesd_dist.theory.steps.law import Rates
+from moesd_dist.theory.steps.model import Grid, RejectLaw, RoundSeconds, StepModel
 
 TARGET = ModelCounts(
     num_layers=4,

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from moesd_dist.theory.acceptance_profile import AcceptanceProfile
-from moesd_dist.theory.conditioning import Observed, estimate, measured_only
-from moesd_dist.theory.prediction import predict
-from moesd_dist.theory.prediction_errors import Place
-from moesd_dist.theory.step_fit import StepFit, fit_steps
-from moesd_dist.theory.step_model import Grid
+from moesd_dist.theory.choices.conditioning import Observed, estimate, measured_only
+from moesd_dist.theory.steps.fit import StepFit, fit_steps
+from moesd_dist.theory.steps.model import Grid
+from moesd_dist.theory.steps.prediction import predict
+from moesd_dist.theory.steps.prediction_errors import Place
 from tests.theory.known_steps import ALPHA, CONTEXT, DRAFT, TARGET, measured
 
 PROFILE = AcceptanceProfile(conditional=(ALPHA,) * 5, tried=(10_000,) * 5)

@@ -13,13 +13,13 @@ import pytest
 from scipy.optimize import approx_fprime
 
 from moesd_dist.theory.acceptance import sigma
-from moesd_dist.theory.bounds import ParameterBounds, bounds_from
-from moesd_dist.theory.fit import MoesdFit, fit
-from moesd_dist.theory.forward_time import Denominator, MoesdParameters, predicted_speedup
-from moesd_dist.theory.moesd_curve import Curve
-from moesd_dist.theory.points import Observations, Points, Verified
-from moesd_dist.theory.scaling import NAMES
-from moesd_dist.theory.strides import PAPER_GRID, strided
+from moesd_dist.theory.moesd.bounds import ParameterBounds, bounds_from
+from moesd_dist.theory.moesd.curve import Curve
+from moesd_dist.theory.moesd.fit import MoesdFit, fit
+from moesd_dist.theory.moesd.forward_time import Denominator, MoesdParameters, predicted_speedup
+from moesd_dist.theory.moesd.points import Observations, Points, Verified
+from moesd_dist.theory.moesd.scaling import NAMES
+from moesd_dist.theory.moesd.strides import PAPER_GRID, strided
 
 # About Qwen2-57B-A14B with Qwen2-0.5B on two A800, the draft on one of them.
 BYTES = {

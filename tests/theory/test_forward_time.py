@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moesd_dist.theory.forward_time import (
+from moesd_dist.theory.moesd.forward_time import (
     Denominator,
     MoesdParameters,
     draft_seconds,
@@ -19,7 +19,7 @@ from moesd_dist.theory.forward_time import (
     reject_seconds,
     target_seconds,
 )
-from moesd_dist.theory.points import Observations, Points, Verified
+from moesd_dist.theory.moesd.points import Observations, Points, Verified
 from moesd_dist.theory.speedup import RoundTimes, speedup
 
 PARAMETERS = MoesdParameters(

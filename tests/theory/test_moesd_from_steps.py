@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from moesd_dist.theory.counts import NO_MODEL
-from moesd_dist.theory.device import DeviceFigures
-from moesd_dist.theory.forward_time import Denominator, predicted_speedup
-from moesd_dist.theory.moesd_from_steps import MoesdModel
-from moesd_dist.theory.points import Verified, as_floats
-from moesd_dist.theory.scaling import NAMES
-from moesd_dist.theory.step_settings import expected_at
+from moesd_dist.theory.devices.device import DeviceFigures
+from moesd_dist.theory.moesd.forward_time import Denominator, predicted_speedup
+from moesd_dist.theory.moesd.from_steps import MoesdModel
+from moesd_dist.theory.moesd.points import Verified, as_floats
+from moesd_dist.theory.moesd.scaling import NAMES
+from moesd_dist.theory.steps.settings import expected_at
 from tests.theory.known_steps import DRAFT, EVENLY_21, TARGET, measured
 
 FIGURES = DeviceFigures(

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from moesd_dist.theory.acceptance import alpha_from_sigma
-from moesd_dist.theory.forward_time import Denominator, MoesdParameters, predicted_speedup
-from moesd_dist.theory.points import Points
+from moesd_dist.theory.moesd.forward_time import Denominator, MoesdParameters, predicted_speedup
+from moesd_dist.theory.moesd.points import Points
 from moesd_dist.theory.speedup import RoundTimes, speedup
 
 DATA = Path(__file__).parents[2] / "analysis" / "data" / "moesd_peak_speedups.csv"

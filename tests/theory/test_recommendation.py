@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from moesd_dist.theory.decision import Rule
-from moesd_dist.theory.recommendation import Choice, choose, intervals, static_choice
+from moesd_dist.theory.choices.decision import Rule
+from moesd_dist.theory.choices.recommendation import Choice, choose, intervals, static_choice
 
 GAMMAS = (0, 1, 2, 3)
 SURE = (0.0, 0.001, 0.001, 0.001)

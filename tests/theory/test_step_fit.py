@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from moesd_dist.theory.counts import NO_MODEL
-from moesd_dist.theory.prediction import log_slopes, predict
 from moesd_dist.theory.routing_law import UNIFORM
-from moesd_dist.theory.saved_model import about, dump_fit, load_fit, load_model
-from moesd_dist.theory.step_fit import StepFit, fit_steps
-from moesd_dist.theory.step_uncertainty import bootstrap, step_identifiability
+from moesd_dist.theory.steps.fit import StepFit, fit_steps
+from moesd_dist.theory.steps.prediction import log_slopes, predict
+from moesd_dist.theory.steps.saved import about, dump_fit, load_fit, load_model
+from moesd_dist.theory.steps.uncertainty import bootstrap, step_identifiability
 from tests.theory.known_steps import (
     DRAFT,
     EVENLY_21,

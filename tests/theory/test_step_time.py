@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from moesd_dist.theory.drift import Groups, drift_share
-from moesd_dist.theory.log_fit import Link, Prior, fit_logs
-from moesd_dist.theory.step_time import Forwards, Rates, forward_seconds, joined
+from moesd_dist.theory.steps.drift import Groups, drift_share
+from moesd_dist.theory.steps.law import Forwards, Rates, forward_seconds, joined
+from moesd_dist.theory.steps.log_fit import Link, Prior, fit_logs
 from tests.theory.known_steps import MODEL, TARGET
 
 FREE = Rates(

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moesd_dist.theory.points import Points
-from moesd_dist.theory.strides import (
+from moesd_dist.theory.moesd.points import Points
+from moesd_dist.theory.moesd.strides import (
     PAPER_GRID,
     evenly_spaced,
     grid_order,

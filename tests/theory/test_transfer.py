@@ -13,11 +13,17 @@ import pytest
 
 from analysis.published import EAGLE_MIXTRAL, ROWS, counts_named, read_rows
 from moesd_dist.hardware import device_figures, hardware_named
-from moesd_dist.theory.calibration import NAMES, ROW_SCATTER, Calibration, PeakRow, calibrate
-from moesd_dist.theory.device import all_reduce_s
-from moesd_dist.theory.operations import IDEAL, forward_s
+from moesd_dist.theory.devices.calibration import (
+    NAMES,
+    ROW_SCATTER,
+    Calibration,
+    PeakRow,
+    calibrate,
+)
+from moesd_dist.theory.devices.device import all_reduce_s
+from moesd_dist.theory.devices.operations import IDEAL, forward_s
+from moesd_dist.theory.devices.transfer import Setting, peak_speedup, round_seconds, speedup_curve
 from moesd_dist.theory.speedup import RoundTimes, speedup
-from moesd_dist.theory.transfer import Setting, peak_speedup, round_seconds, speedup_curve
 
 DEVICES = {
     name: device_figures(hardware_named(name))

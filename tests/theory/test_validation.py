@@ -8,14 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from moesd_dist.theory.forecast import Forecast, step_forecaster
-from moesd_dist.theory.regimes import Regime, regimes, residuals_by_regime
-from moesd_dist.theory.regret import regret_of, regrets
-from moesd_dist.theory.splits import Kind, Split, all_splits, largest_batches, strided_split
-from moesd_dist.theory.step_data import StepData
-from moesd_dist.theory.step_settings import Expected, acceptance_profile, expected_at
-from moesd_dist.theory.step_time import Forwards
-from moesd_dist.theory.validation import (
+from moesd_dist.theory.steps.data import StepData
+from moesd_dist.theory.steps.law import Forwards
+from moesd_dist.theory.steps.settings import Expected, acceptance_profile, expected_at
+from moesd_dist.theory.validation.forecast import Forecast, step_forecaster
+from moesd_dist.theory.validation.regimes import Regime, regimes, residuals_by_regime
+from moesd_dist.theory.validation.regret import regret_of, regrets
+from moesd_dist.theory.validation.scores import (
     HeldOut,
     cross_validate,
     errors,
@@ -23,6 +22,13 @@ from moesd_dist.theory.validation import (
     score,
     scores,
     unseen_baselines,
+)
+from moesd_dist.theory.validation.splits import (
+    Kind,
+    Split,
+    all_splits,
+    largest_batches,
+    strided_split,
 )
 from tests.theory.known_steps import ALPHA, DRAFT, EVENLY_21, MODEL, TARGET, measured
 

@@ -1,0 +1,1 @@
+"""What `analysis.fit` is made of: samples, results, tables, figures, files, verdict."""

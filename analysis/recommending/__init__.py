@@ -1,0 +1,1 @@
+"""What `analysis.recommend` is made of: evidence, choices, limits, schedules, text."""

@@ -1,0 +1,1 @@
+"""What to deploy, and what to measure next."""

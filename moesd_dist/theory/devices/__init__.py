@@ -1,0 +1,1 @@
+"""From a data sheet to seconds, and from one device to another."""

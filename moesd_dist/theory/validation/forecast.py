@@ -1,0 +1,74 @@
+"""What a model that was fitted on some points says of others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from moesd_dist.theory.counts import ModelCounts
+from moesd_dist.theory.steps.data import StepData
+from moesd_dist.theory.steps.fit import StepFit, fit_steps
+from moesd_dist.theory.steps.model import Grid, RoundSeconds
+from moesd_dist.theory.steps.prediction import Prediction, predict
+from moesd_dist.theory.steps.priors import Peaks
+from moesd_dist.theory.steps.settings import Expected
+
+_Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Forecast:
+    """Every array is [points]."""
+
+    speedup: _Floats  # blind: with the acceptance of the fitted points
+    speedup_given_sigma: _Floats  # with the acceptance that was measured there
+    low: _Floats | None = None  # 95 % of one measurement, blind; None if the model gives none
+    high: _Floats | None = None
+    times: RoundSeconds | None = None
+
+
+Forecaster = Callable[[StepData, StepData, Expected], Forecast]
+"""From points to fit, points to predict and what to expect there; ValueError if it cannot."""
+
+
+def step_forecaster(
+    target: ModelCounts, draft: ModelCounts, peaks: Peaks | None = None
+) -> Forecaster:
+    """Ours: the step-time model."""
+
+    def forecast(train: StepData, points: StepData, expected: Expected) -> Forecast:
+        fit = fit_steps(train, target=target, draft=draft, peaks=peaks)
+        return forecast_of(fit, points, expected)
+
+    return forecast
+
+
+def forecast_of(fit: StepFit, points: StepData, expected: Expected) -> Forecast:
+    """A finished fit at points, at the lengths that were expected and not those that were seen."""
+    grid = Grid(
+        batch_size=points.batch_size,
+        gamma=points.gamma,
+        top_k=points.top_k,
+        context_tokens=expected.context_tokens,
+    )
+    # A measurement counts its own acceptance, so the interval of one is wider by that. And it has
+    # noise of its own, which its repeats showed: where that is more than the fit's scatter, it counts.
+    counted = expected.sigma_variance + expected.counting_variance
+    found = predict(fit, grid, sigma=expected.sigma, sigma_variance=counted)
+    spread = np.sqrt(found.spread_of_one**2 + _beyond_scatter(found, points))
+    return Forecast(
+        speedup=found.speedup,
+        speedup_given_sigma=np.asarray(found.times.speedup(points.sigma)),
+        low=found.speedup * np.exp(-found.quantile * spread),
+        high=found.speedup * np.exp(found.quantile * spread),
+        times=found.times,
+    )
+
+
+def _beyond_scatter(found: Prediction, points: StepData) -> _Floats:
+    """Variance of the measured logarithms that the scatter of the fit does not contain; [points]."""
+    scatter = found.spread_of_one**2 - found.spread**2
+    return np.asarray(np.maximum(points.speedup_spread**2 - scatter, 0.0))
