@@ -15,6 +15,7 @@ from analysis.heading import labels
 from moesd_dist.theory.steps.saved import dump_fit
 from moesd_dist.theory.steps.settings import acceptance_profile
 from moesd_dist.theory.validation.scores import Scores
+from moesd_dist.workloads.acceptance_points import profile_of
 
 FIT = "fit.json"
 
@@ -64,6 +65,7 @@ def _settings(result: FitResult) -> list[dict[str, Any]]:
         found.append(
             dict(sample.setting_names[label])
             | {"conditional": list(profile.conditional), "tried": list(profile.tried)}
+            | {"dispersion": profile_of([sample.measured[place] for place in places]).dispersion}
             | {"mean_context": float(points.context_tokens.mean()), "points": len(points)}
         )
     return found
