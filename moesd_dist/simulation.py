@@ -6,14 +6,15 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from moesd_dist.config import Conf, EngineConf, HardwareConf
 from moesd_dist.hardware import achieved_of, device_figures, hardware_named
 from moesd_dist.models.counts import counts_of
-from moesd_dist.records import DraftMethod, SimulationSpec, SweepPoint
+from moesd_dist.records import Device, DraftMethod, SimulationSpec, SweepPoint
 from moesd_dist.theory.counts import NO_MODEL
 from moesd_dist.theory.steps.model import StepModel
-from moesd_dist.theory.steps.saved import load_model
+from moesd_dist.theory.steps.saved import about, load_model
 
 
 def with_simulations(points: Sequence[SweepPoint], conf: Conf) -> list[SweepPoint]:
@@ -24,7 +25,10 @@ def with_simulations(points: Sequence[SweepPoint], conf: Conf) -> list[SweepPoin
     names = {point.hardware for point in points if point.simulated}
     specs = {name: simulation_spec(_hardware(name, conf), conf.engine) for name in sorted(names)}
     if names and conf.engine.fit:
-        model = load_model(_text(conf.engine.fit))
+        text = _text(conf.engine.fit)
+        model = load_model(text)
+        for point in {(p.hardware, p.threads, p.layout): p for p in points if p.simulated}.values():
+            _check_place(point, about(text))
         for point in {(p.target, p.sd): p for p in points}.values():
             _check_models(point, model)
     elif names:
@@ -61,6 +65,19 @@ def _text(path: str) -> str:
         raise ValueError(
             f"engine.fit {path!r} cannot be read; give the fit.json of a fit"
         ) from error
+
+
+def _check_place(point: SweepPoint, fitted: Mapping[str, Any]) -> None:
+    """A fit holds for the device and the layout that were measured; ValueError for others."""
+    here: dict[str, Any] = {"hardware": point.hardware, "layout": asdict(point.layout)}
+    if point.device is Device.cpu:
+        here["threads"] = point.threads
+    for name, value in here.items():
+        if name in fitted and fitted[name] != value:
+            raise ValueError(
+                f"the fit is of {name} {fitted[name]}, this sweep says {value}; predict there, or "
+                "leave engine.fit away to predict from the figures of conf/hardware"
+            )
 
 
 def _check_models(point: SweepPoint, model: StepModel) -> None:

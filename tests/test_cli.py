@@ -13,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from moesd_dist.__main__ import CONF, main
 
 EMBEDDED = Path(__file__).parents[1] / "moesd_dist" / "models" / "embedded"
+FIT = Path(__file__).parents[1] / "docs" / "results" / "full_grid_cpu" / "fit" / "fit.json"
 Cli = Callable[..., tuple[int, str, str]]
 PREDICT = ("engine=analytic", "sd=synthetic")
 
@@ -146,6 +147,16 @@ def cli(tmp_path, monkeypatch, capfd) -> Cli:
             [*PREDICT, "hardware=A800", "+sweep.axes={hardware: [A80]}"],
             "did you mean A800?",
             id="hardware on an axis",
+        ),
+        pytest.param(
+            [
+                "engine=analytic",
+                f"engine.fit={FIT}",
+                "sd.synthetic_acceptance=[0.8]",
+                "hardware=A800",
+            ],
+            "the fit is of hardware cpu, this sweep says A800",
+            id="a fit of another device",
         ),
         pytest.param([*PREDICT, "engine.fit=/no/fit"], "'/no/fit' cannot be read", id="no fit"),
         pytest.param(

@@ -35,6 +35,8 @@ def models_of(sample: Sample, conf: FitConf) -> Models:
     target = counts_of(point.target)
     draft = counts_of(point.sd.draft) if point.sd.draft else NO_MODEL
     tp_size = point.layout.tp_size
+    if conf.hardware:
+        hardware_named(conf.hardware)  # a misspelt name must not pass for unknown figures
     try:
         figures = figures_of(sample.measured[0], conf.hardware)
     except ValueError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def about(result: FitResult) -> dict[str, Any]:
         "batch_sizes": sorted({m.point.batch_size for m in sample.measured}),
         "gammas": sorted({m.point.gamma for m in sample.measured}),
         "top_k": sorted({m.top_k for m in sample.measured}),
+        "peaks": asdict(result.models.peaks) if result.models.peaks else None,
         "context_tokens": float(np.average(data.context_tokens, weights=data.sequence_rounds)),
         "labels": labels(sample.measured),
         "settings": _settings(result),

@@ -26,7 +26,22 @@ def fit_verdict(result: FitResult) -> list[str]:
     sentences += [f"Flagged: {text}." for text in flagged(measured)]
     sentences += [_headline(result), *_noise(result), _worst_point(result)]
     sentences += [_comparison(result), _regret(result), *_coverage(result)]
-    return [*sentences, *fit_advice(result)]
+    return [*sentences, _rates(result), *fit_advice(result)]
+
+
+def _rates(result: FitResult) -> str:
+    """Whether the device's figures held the target's rates: it changes the fit."""
+    peaks = result.models.peaks
+    if peaks is None:
+        return (
+            "The device's figures are not known here, so no rate of the target is held below its"
+            " peak: fine for this device and these top_k, not for others; on a CPU run"
+            " `python -m jobs.calibrate_cpu`, or name one with hardware=."
+        )
+    return (
+        f"The target's rates are held below {peaks.bytes_per_s / 1e9:.4g} GB/s and"
+        f" {peaks.flops / 1e12:.3g} TFLOP/s, the device's figures."
+    )
 
 
 def control_error(controls: Sequence[Measurement]) -> tuple[float, float] | None:

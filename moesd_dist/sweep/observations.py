@@ -12,6 +12,7 @@ import numpy as np
 from moesd_dist.records import Measurement, Repeat, Role, SdSpec, SweepPoint
 from moesd_dist.sweep.statistics import speedup
 from moesd_dist.theory.steps.data import StepData
+from moesd_dist.workloads.acceptance_points import by_setting, profile_of, setting_of
 
 
 def step_data(measured: Sequence[Measurement]) -> StepData:
@@ -55,6 +56,7 @@ def _method(sd: SdSpec) -> SdSpec:
 def _arrays(points: Sequence[Measurement]) -> StepData:
     baselines = {b: float(i) for i, b in enumerate(dict.fromkeys(map(_baseline, points)))}
     longest = max(m.point.gamma for m in points)
+    dispersion = {s: profile_of(found).dispersion for s, found in by_setting(points).items()}
     return StepData(
         batch_size=np.array([float(m.point.batch_size) for m in points]),
         gamma=np.array([float(m.point.gamma) for m in points]),
@@ -72,6 +74,7 @@ def _arrays(points: Sequence[Measurement]) -> StepData:
             [float(sum(r.sequence_rounds for r in m.repeats)) for m in points]
         ),
         accepted=np.stack([_accepted(m, longest) for m in points]),
+        dispersion=np.array([dispersion[setting_of(m)] for m in points]),
         speedup=np.array([speedup(m) for m in points]),
         speedup_spread=np.array([_spread(m) for m in points]),
     )

@@ -74,6 +74,7 @@ def measured(pool, seed: int, scatter: float = 0.03) -> StepData:
         verify_experts=times.verify_experts,
         sequence_rounds=rounds,
         accepted=np.floor(rounds[:, None] * reached),
+        dispersion=np.ones(len(pool)),
         speedup=times.speedup(acceptance_length(pool) / (pool.gamma + 1.0)),
         speedup_spread=np.zeros(len(pool)),
     )

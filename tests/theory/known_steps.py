@@ -116,6 +116,7 @@ def measured(
         accepted=np.array(
             [[rounds * ALPHA ** (i + 1) if i < g else 0.0 for i in range(5)] for g in _PLACES[:, 1]]
         ),
+        dispersion=np.ones(len(group)),
         speedup=speedup,
         speedup_spread=np.full(len(group), scatter),
     )

@@ -35,6 +35,9 @@ class StepData:
     verify_experts: _Floats
     sequence_rounds: _Floats  # rounds times sequences: what acceptance was counted over
     accepted: _Floats  # [points, positions]: unconditional counts, 0 behind gamma
+    dispersion: (
+        _Floats  # of acceptance in its setting: real variance over that of independent rounds
+    )
     speedup: _Floats
     speedup_spread: _Floats  # standard error of its logarithm over paired repeats; 0 unknown
 

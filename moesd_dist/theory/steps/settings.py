@@ -38,7 +38,11 @@ def acceptance_profile(data: StepData) -> AcceptanceProfile:
         accepted.append(float(data.accepted[drafted, place].sum()))
         tried.append(reached)
     rates = (a / t for a, t in zip(accepted, tried, strict=True))
-    return AcceptanceProfile(conditional=tuple(rates), tried=tuple(map(int, tried)))
+    return AcceptanceProfile(
+        conditional=tuple(rates),
+        tried=tuple(map(int, tried)),
+        dispersion=float(data.dispersion.max()),
+    )
 
 
 def expected_at(

@@ -54,11 +54,8 @@ def forecast_of(fit: StepFit, points: StepData, expected: Expected) -> Forecast:
         top_k=points.top_k,
         context_tokens=expected.context_tokens,
     )
-    # A measurement counts its own acceptance, so the interval of one is wider by that. And it has
-    # noise of its own, which its repeats showed: where that is more than the fit's scatter, it counts.
-    counted = expected.sigma_variance + expected.counting_variance
-    found = predict(fit, grid, sigma=expected.sigma, sigma_variance=counted)
-    spread = np.sqrt(found.spread_of_one**2 + _beyond_scatter(found, points))
+    found = predict(fit, grid, sigma=expected.sigma, sigma_variance=expected.sigma_variance)
+    spread = np.sqrt(found.spread**2 + _noise_of_one(found, points, expected))
     return Forecast(
         speedup=found.speedup,
         speedup_given_sigma=np.asarray(found.times.speedup(points.sigma)),
@@ -68,7 +65,12 @@ def forecast_of(fit: StepFit, points: StepData, expected: Expected) -> Forecast:
     )
 
 
-def _beyond_scatter(found: Prediction, points: StepData) -> _Floats:
-    """Variance of the measured logarithms that the scatter of the fit does not contain; [points]."""
+def _noise_of_one(found: Prediction, points: StepData, expected: Expected) -> _Floats:
+    """Variance of the measured logarithms around their expectation; [points].
+
+    The scatter of step times and the counting of acceptance in so many rounds, or what the point's
+    own repeats showed, which contains both, where that is more.
+    """
     scatter = found.spread_of_one**2 - found.spread**2
-    return np.asarray(np.maximum(points.speedup_spread**2 - scatter, 0.0))
+    counting = expected.counting_variance / expected.sigma**2
+    return np.asarray(np.maximum(scatter + counting, points.speedup_spread**2))
