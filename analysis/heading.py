@@ -28,6 +28,11 @@ def labels(outcomes: Sequence[Outcome]) -> list[str]:
     return [name for name, holds in _APPLIES.items() if any(holds(o.point) for o in outcomes)]
 
 
+def source(labels: Sequence[str]) -> str:
+    """What points with these labels are called: measured or simulated."""
+    return "simulated" if "SIMULATED" in labels else "measured"
+
+
 def heading(outcomes: Sequence[Outcome]) -> list[str]:
     """Two lines: the models and the workload; the engine and the machine."""
     points = [outcome.point for outcome in outcomes]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from analysis.heading import source
 from analysis.recommending.basis import Basis, of_sweeps
 from analysis.recommending.choices import at_gamma, choices_of, geometric_mean, static_of
 from analysis.recommending.next_points import command, open_choices
@@ -72,7 +73,7 @@ def run(conf: RecommendConf) -> None:
         text, markup=False, highlight=False, soft_wrap=True, end=""
     )
     for path in write(Path(conf.out), formats, basis, choices, static, text):
-        print(f"saved {path}")
+        print(f"saved {path}{', of simulated points' if simulated(basis) else ''}")
 
 
 def basis_of(conf: RecommendConf) -> Basis:
@@ -104,16 +105,21 @@ def write(
             plain["vllm"] = vllm_config(intervals(choices), basis.sd)
         if "sglang" in formats:
             plain["sglang"] = sglang_config(choices)
-    written = [folder / f"{name}.json" for name in plain]
+    kind = ".simulated" if simulated(basis) else ""  # the engines allow no key that would say so
+    written = [folder / f"{name}{kind}.json" for name in plain]
     for path, content in zip(written, plain.values(), strict=True):
         path.write_text(json.dumps(content) + "\n", encoding="utf-8")
     if "csv" in formats:
         written.append(folder / "recommendation.csv")
-        write_csv(written[-1], choices, basis.estimate, basis.measured)
+        write_csv(written[-1], choices, basis.estimate, basis.measured, source=source(basis.labels))
     if "report" in formats:
         written.append(folder / "report.txt")
         written[-1].write_text(text, encoding="utf-8")
     return written
+
+
+def simulated(basis: Basis) -> bool:
+    return source(basis.labels) == "simulated"
 
 
 def _head(basis: Basis, choices: Sequence[Choice]) -> str:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from analysis.fitting.residuals import regime_residuals
 from analysis.fitting.results import MOESD, OURS, FitResult
+from analysis.heading import labels, source
 from moesd_dist.theory.moesd.scaling import NAMES
 from moesd_dist.theory.validation.scores import Scores, score
 from moesd_dist.theory.validation.splits import Kind
@@ -20,6 +21,12 @@ _STEPS = {"decode": "target_decode_s", "verify": "target_verify_s", "draft": "dr
 
 def error_rows(result: FitResult) -> Iterator[dict[str, Any]]:
     """One row a model, kind of split and quantity; then the same for every single split."""
+    kind = source(labels(result.sample.measured))
+    for row in _score_rows(result):
+        yield row | {"source": kind}
+
+
+def _score_rows(result: FitResult) -> Iterator[dict[str, Any]]:
     for model, kinds in result.scores.items():
         for kind, found in kinds.items():
             yield from _rows(model, kind, "all", found)

@@ -11,7 +11,7 @@ from scipy import stats
 from analysis.fitting.advice import at_place, fit_advice, mape
 from analysis.fitting.results import MOESD, OURS, FitResult
 from analysis.fitting.tables import percent
-from analysis.heading import MEANINGS, flagged, labels
+from analysis.heading import MEANINGS, flagged, labels, source
 from moesd_dist.records import Measurement
 from moesd_dist.sweep.statistics import speedup
 from moesd_dist.theory.validation.scores import noise_floor
@@ -50,6 +50,10 @@ def control_error(controls: Sequence[Measurement]) -> tuple[float, float] | None
     return (fmean(off), max(off)) if off else None
 
 
+def _source(result: FitResult) -> str:
+    return source(labels(result.sample.measured))
+
+
 def _headline(result: FitResult) -> str:
     kind = result.headline
     found = result.scores[OURS][kind]
@@ -58,16 +62,16 @@ def _headline(result: FitResult) -> str:
         f"Fitted to {len(result.fitted)} of {len(result.sample.data)} points. Held out, {kind.value}:"
         f" predicted speedups are off by {percent(blind.mape)} on average and"
         f" {percent(blind.worst)} at worst with acceptance from the fitted points, by"
-        f" {percent(given.mape)} with the measured acceptance."
+        f" {percent(given.mape)} with the {_source(result)} acceptance."
     )
 
 
 def _noise(result: FitResult) -> Iterator[str]:
     floor = noise_floor(result.sample.data)
     if floor is not None:
-        yield f"The repeats alone put a measured speedup off by {percent(floor)}: no error can be far below."
+        yield f"The repeats alone put a {_source(result)} speedup off by {percent(floor)}: no error can be far below."
     else:
-        yield "Single repeats: how noisy a measured speedup is cannot be told."
+        yield f"Single repeats: how noisy a {_source(result)} speedup is cannot be told."
     if found := control_error(result.sample.controls):
         yield (
             f"A/A controls, the baseline against itself, are off by {percent(found[0])} on average"
@@ -102,14 +106,14 @@ def _comparison(result: FitResult) -> str:
 
 
 def _regret(result: FitResult) -> str:
-    texts = []
+    texts, kind = [], _source(result)
     for name, kinds in result.scores.items():
         if found := kinds.get(result.headline):
             regret = found.regret
             texts.append(f"{percent(regret.mean)} by {name} (worst {percent(regret.worst)})")
     return (
-        f"Deploying the gamma they recommend instead of the best measured one loses"
-        f" {' and '.join(texts)} of the speedup; part of it is noise, since the best measured one is"
+        f"Deploying the gamma they recommend instead of the best {kind} one loses"
+        f" {' and '.join(texts)} of the speedup; part of it is noise, since the best {kind} one is"
         " best partly by chance."
     )
 

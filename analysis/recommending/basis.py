@@ -16,6 +16,7 @@ from analysis.recommending.evidence import (
     given_acceptance,
     observed,
     outside,
+    with_given,
 )
 from analysis.recommending.limits import Limits, of_measured, of_model
 from analysis.recommending.selection import one_setting, sd_points
@@ -98,6 +99,10 @@ def of_sweeps(conf: RecommendConf, names: Sequence[str]) -> Basis:
         at_acceptance(observed(points), points, acceptance) if conf.acceptance else observed(points)
     )
     model, why = _fitted(points, acceptance)
+    if model and _peaks(points[0]) is None:
+        notes.append(
+            "The device's figures are not known here, so the model's rates are not held below them."
+        )
     if model is None:
         notes.append(f"No model of step times: {why}. So measured batch sizes alone are compared.")
         found = _restricted(measured_only(seen), conf)
@@ -116,7 +121,7 @@ def of_sweeps(conf: RecommendConf, names: Sequence[str]) -> Basis:
         dp_size=conf.layout.dp_size or first.layout.dp_size,
         reference_sizes=tuple(sorted({m.point.batch_size for m in points})),
         title=tuple(heading(points)),
-        labels=tuple(labels(points)),
+        labels=with_given(labels(points), conf.acceptance),
         notes=(*notes, *(f"Flagged: {text}." for text in flagged(points))),
     )
 

@@ -64,6 +64,12 @@ def given_acceptance(path: str) -> tuple[AcceptanceProfile, list[str]]:
     return read.profile, notes
 
 
+def with_given(labels: Sequence[str], path: str) -> tuple[str, ...]:
+    """The points' labels, and that of the acceptance file where there is one."""
+    synthetic = bool(path) and read_profile(path).synthetic
+    return tuple(dict.fromkeys([*labels, *(["SYNTHETIC ACCEPTANCE"] if synthetic else [])]))
+
+
 def at_acceptance(
     seen: Observed, points: Sequence[Measurement], acceptance: AcceptanceProfile
 ) -> Observed:

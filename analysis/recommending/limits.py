@@ -96,12 +96,12 @@ def of_model(batch_size: int, sigma: float, seconds: RoundSeconds) -> Limits:
 
 
 def sentence(found: Limits) -> str:
-    """Such as `B=32 gamma=3: of the ideal 4.00x, 1.47x is left: 31 % lost to acceptance, ...`."""
-    kind = "is left" if found.measured else "would be left"
+    """Such as `B=32 gamma=3: of the ideal 4.00x, measured 1.47x is left; lost: 31 % to acceptance`."""
+    kind, source = ("is left", "measured") if found.measured else ("would be left", "predicted")
     shares = found.shares
     lost = ", ".join(f"{100 * shares[n]:.0f} % to {n}" for n in CAUSES if shares[n] >= 0.005)
     won = ", ".join(f"{-100 * shares[n]:.0f} % by {n}" for n in CAUSES if shares[n] <= -0.005)
     return (
         f"B={found.batch_size} gamma={found.gamma}: of the ideal {found.ideal:.2f}x, "
-        f"{found.speedup:.2f}x {kind}; lost: {lost or 'nothing'}{f'; won back: {won}' if won else ''}."
+        f"{source} {found.speedup:.2f}x {kind}; lost: {lost or 'nothing'}{f'; won back: {won}' if won else ''}."
     )

@@ -1,4 +1,4 @@
-"""The measurement that would settle what is undecided, as a command to be run."""
+"""The measurement that would settle what is undecided, as a command wherever one is known."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from moesd_dist.theory.choices.recommendation import Choice, StaticChoice
 
 _OURS = ("sweep.", "hydra.", "output")  # settings of the sweep that the command gives anew
 _NEAR = 0.25
-_KEPT = ("sweep.axes", "sweep.workload", "sweep.warmup_rounds", "sweep.window_tokens")
+_KEPT = ("sweep.axes", "sweep.warmup_rounds", "sweep.window_tokens")
 
 
 def open_choices(choices: Sequence[Choice]) -> list[Choice]:
@@ -30,13 +30,24 @@ def command(basis: Basis, open_: Sequence[Choice | StaticChoice]) -> list[str]:
     pairs = {gamma for choice in open_ for gamma in (choice.gamma, choice.likeliest)}
     gammas = sorted(gamma for gamma in pairs if gamma)
     if not basis.runs:
-        return [_joined([], {"batch_size": sizes, "gamma": gammas})]
+        return [_in_words(basis, sizes, gammas)]
     newest, point = basis.runs[-1], basis.points[0].point
     name = f"{newest.name}_next"
     settings = {"name": name, "batch_size": sizes, "gamma": gammas, **_of_setting(point)}
+    swept = len({m.point.workload.name for m in newest.measured}) > 1
+    if swept or "sweep.workload=" in newest.command:
+        settings["workload"] = f"[{point.workload.name}]"
     names = ",".join([*(run.name for run in basis.runs), name])
     repeated = {**settings, "repeats": 2 * point.protocol.repeats}
     return [_joined(_arguments(newest.command), repeated), f"then recommend from 'sweep=[{names}]'"]
+
+
+def _in_words(basis: Basis, sizes: Sequence[int], gammas: Sequence[int]) -> str:
+    """A saved fit does not know the command that measured it."""
+    top_k = basis.model.place.top_k if basis.model else 0.0
+    setting = f" with top_k={top_k:g}" if top_k else ""
+    points = f"B={','.join(map(str, sizes))} gamma={','.join(map(str, gammas))}"
+    return f"{points}{setting} of the fitted pair"
 
 
 def _apart(sizes: Sequence[int]) -> list[int]:
@@ -58,7 +69,8 @@ def _arguments(command_line: str) -> list[str]:
     words = [
         word for word in shlex.split(command_line) if "=" in word and not word.startswith("--")
     ]
-    return [w for w in words if w.startswith(_KEPT) or not w.lstrip("+").startswith(_OURS)]
+    kept = [w for w in words if w.startswith(_KEPT) or not w.lstrip("+").startswith(_OURS)]
+    return ["sweep=batch_sizes" if w == "sweep=adaptive" else w for w in kept]
 
 
 def _joined(arguments: Sequence[str], settings: dict[str, object]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.recommending.basis import Basis, Model
-from analysis.recommending.evidence import beyond, given_acceptance, outside
+from analysis.recommending.evidence import beyond, given_acceptance, outside, with_given
 from analysis.recommending.selection import fits
 from analysis.settings import RecommendConf
 from moesd_dist.records import DraftMethod, ModelSource, ModelSpec, SdSpec
@@ -31,7 +31,7 @@ def of_fit(conf: RecommendConf) -> Basis:
     )
     sizes = sorted(set(conf.batch_sizes)) or list(range(1, fitted[-1] + 1))
     place = Place(
-        top_k=float(conf.top_k or setting.get("top_k") or fit.target.top_k),
+        top_k=float(conf.top_k or _top_k(setting) or fit.target.top_k),
         context_tokens=conf.context_tokens or float(_needed(setting, "mean_context", conf)),
     )
     return Basis(
@@ -43,7 +43,7 @@ def of_fit(conf: RecommendConf) -> Basis:
         dp_size=conf.layout.dp_size or int(dict(about.get("layout", {})).get("dp_size", 1)),
         reference_sizes=tuple(b for b in fitted if b in sizes) or tuple(sizes),
         title=(f"predicted from {conf.fit}", _said(about)),
-        labels=tuple(about.get("labels", ())),
+        labels=with_given(about.get("labels", ()), conf.acceptance),
         notes=(*notes, *beyond(acceptance, gammas), *outside(sizes, fitted)),
     )
 
@@ -78,6 +78,12 @@ def _acceptance(
         tried=tuple(setting.get("tried", ())),
         dispersion=float(setting.get("dispersion", 1.0)),
     ), []
+
+
+def _top_k(setting: dict[str, Any]) -> float:
+    """0 where the file says none, as for a dense target."""
+    value = setting.get("top_k")
+    return 0.0 if value in (None, "", "none") else float(value)
 
 
 def _needed(values: dict[str, Any], name: str, conf: RecommendConf) -> Any:

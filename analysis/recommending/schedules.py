@@ -86,13 +86,15 @@ def write_csv(
     choices: Sequence[Choice],
     estimate: Estimate,
     measured: Mapping[int, Collection[int]],
+    *,
+    source: str = "measured",
 ) -> None:
     """One row a batch size: the choice, which gammas were measured, the expected speedup at each."""
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(
             ["batch_size", "gamma", "speedup", "speedup_low", "speedup_high", "decided", "rivals",
-             "chance", "measure_next_batch_size", "measure_next_gamma", "measured_gammas",
+             "chance", "measure_next_batch_size", "measure_next_gamma", "measured_gammas", "source",
              *(f"speedup_gamma_{gamma}" for gamma in estimate.gammas)]
         )  # fmt: skip
         for choice, logs in zip(choices, estimate.log_speedup, strict=True):
@@ -102,7 +104,8 @@ def write_csv(
                 [choice.batch_size, choice.gamma, *(f"{x:.4f}" for x in figures),
                  str(choice.decided).lower(), " ".join(map(str, choice.rivals)),
                  f"{choice.chance:.3f}", *following,
-                 " ".join(map(str, sorted(measured.get(choice.batch_size, ())))), *map(_exp, logs)]
+                 " ".join(map(str, sorted(measured.get(choice.batch_size, ())))), source,
+                 *map(_exp, logs)]
             )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from analysis.heading import MEANINGS
+from analysis.heading import MEANINGS, source
 from analysis.recommending.basis import Basis
 from analysis.recommending.limits import sentence
 from moesd_dist.theory.choices.decision import Rule
@@ -62,7 +62,7 @@ def schedule_table(basis: Basis, choices: Sequence[Choice]) -> Table:
     )
     for name in ("B", "gamma", "speedup at first B", "at last B"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("measured at B")
+    table.add_column(f"{source(basis.labels)} at B")
     table.add_column("decided")
     if any(choice.rivals for choice in choices):
         table.add_column("rivals")
@@ -87,16 +87,15 @@ def cautions(basis: Basis) -> list[str]:
 
 def meaning(basis: Basis, rule: Rule) -> str:
     """Where the numbers come from and what decided means."""
+    kind = source(basis.labels)
     if basis.model is None:
-        source = f"{len(basis.points)} measured points, at measured batch sizes only"
+        origin = f"{len(basis.points)} {kind} points, at {kind} batch sizes only"
     elif basis.points:
-        source = (
-            f"{len(basis.points)} measured points joined by a model of step times fitted to them"
-        )
+        origin = f"{len(basis.points)} {kind} points joined by a model of step times fitted to them"
     else:
-        source = "a model of step times alone"
+        origin = "a model of step times alone"
     return (
-        f"Speedups with 95 % intervals: {source}. Decided: no other gamma is better by more than "
+        f"Speedups with 95 % intervals: {origin}. Decided: no other gamma is better by more than "
         f"{100 * rule.tolerance:g} %, with {100 * rule.confidence:g} % confidence; among gammas closer "
         "to each other the smallest is taken."
     )

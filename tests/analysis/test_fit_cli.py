@@ -289,6 +289,14 @@ def test_synthetic_acceptance_is_allowed_and_said(cli: Cli, keep: Keep, tmp_path
     assert about((tmp_path / "here" / "fit.json").read_text())["labels"] == ["SYNTHETIC ACCEPTANCE"]
 
 
+def test_a_simulated_sweep_is_not_called_measured(cli: Cli, keep: Keep, tmp_path: Path) -> None:
+    keep("formulas", grid(engine="analytic"))
+    _, out, _ = cli("sweep=formulas", "points=12")
+    assert "instead of the best simulated one" in out
+    errors = csv.DictReader((tmp_path / "here" / "errors.csv").read_text().splitlines())
+    assert {row["source"] for row in errors} == {"simulated"}
+
+
 def unpaired() -> list[Measurement]:
     first, *rest = grid()
     return [replace(first, baseline=first.baseline[:1]), *rest]

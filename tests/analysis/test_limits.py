@@ -34,7 +34,9 @@ def test_the_only_cause_takes_all_of_the_loss(found, cause):
 def test_nothing_lost_has_no_shares():
     assert of().speedup == 4.0
     assert set(of().shares.values()) == {0.0}
-    assert sentence(of()) == "B=8 gamma=3: of the ideal 4.00x, 4.00x is left; lost: nothing."
+    assert (
+        sentence(of()) == "B=8 gamma=3: of the ideal 4.00x, measured 4.00x is left; lost: nothing."
+    )
 
 
 def test_sampling_that_plain_decoding_also_does_is_no_loss():
@@ -53,7 +55,7 @@ def test_shares_add_up_and_the_product_is_eq_4():
 def test_the_sentence_says_what_is_left_and_where_the_rest_went():
     found = of(sigma=0.5, target_verify_s=2.0)
     assert sentence(found) == (
-        "B=8 gamma=3: of the ideal 4.00x, 1.00x is left; "
+        "B=8 gamma=3: of the ideal 4.00x, measured 1.00x is left; "
         "lost: 50 % to acceptance, 50 % to target efficiency."
     )
 
@@ -73,4 +75,4 @@ def test_model_and_measurement_agree_where_the_model_is_the_truth():
     sigma = sum(ALPHA**i for i in range(4)) / 4
     model, measured = of_model(8, sigma, seconds), of_measured(m)
     assert model.factors == pytest.approx(measured.factors, rel=0.01)
-    assert "would be left" in sentence(model)
+    assert f"predicted {model.speedup:.2f}x would be left" in sentence(model)

@@ -28,6 +28,7 @@ from tests.analysis.conftest import SD, control
 from tests.analysis.known_sweep import BATCH_SIZES, CONTEXT, KNOWN, store, sweep
 
 Cli = Callable[..., tuple[int, str, str]]
+ADAPTIVE = "moesd_dist sweep=adaptive sweep.workload=[stdlib_code,stdlib_prose]"
 HUB = ModelSpec(name="hub", source=ModelSource.checkpoint, location="some/hub-name")
 COMMAND = "moesd_dist +exp=quickstart sweep.repeats=3 hardware.threads=1"
 
@@ -41,6 +42,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store(uri, "known", known, COMMAND)
     store(uri, "slow", sweep(slower=4.0))
     store(uri, "vague", sweep(noise=0.1), COMMAND)
+    store(uri, "adaptive", sweep(noise=0.1), f"{ADAPTIVE} sweep.adaptive.budget=8")
     store(uri, "two", [*known, *sweep(top_k=4)])
     store(uri, "parallel", sweep(layout=LayoutSpec(dp_size=2)))
     store(uri, "hub", sweep(target=HUB))
@@ -128,6 +130,22 @@ def test_a_doubt_names_its_point_and_a_command_that_composes(cli):
     assert "sweep=[vague,vague_next]" in out
 
 
+def test_after_an_adaptive_sweep_the_command_is_an_ordinary_grid_of_the_asked_points(cli):
+    _, out, _ = cli("sweep=adaptive")
+    (line,) = [line for line in out.splitlines() if line.startswith("python -m moesd_dist")]
+    arguments = shlex.split(line)[3:]
+    assert not [a for a in arguments if "adaptive" in a and not a.startswith("sweep.name=")]
+    assert {"sweep.top_k=[8]", "sweep.workload=[stdlib_code]"} < set(arguments)
+    given = dict(a.split("=", 1) for a in arguments)
+    GlobalHydra.instance().clear()
+    config.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        conf = build.conf_from(compose("config", overrides=[*arguments, "output=x"]))
+    asked = {(b, g) for b in json.loads(given["sweep.batch_size"]) for g in json.loads(given["sweep.gamma"])}  # fmt: skip
+    assert conf.sweep.adaptive is None
+    assert {(p.batch_size, p.gamma) for p in build.points_from(conf) if p.gamma} == asked
+
+
 def test_several_sweeps_are_one_basis(cli):
     _, out, _ = cli("sweep=[known,vague]")
     assert "12 measured points" in out  # the same points: the sweep named last counts
@@ -181,6 +199,45 @@ def test_a_saved_fit_recommends_where_nothing_was_measured(cli):
     assert "Outside B=1..32 nothing was measured" in out
     assert "would be left" in out
     assert saved("vllm.json")["model"] == "embedded_draft"
+
+
+@pytest.mark.parametrize(
+    ("top_k", "says"), [(8, "with top_k=8 of the fitted pair"), ("none", "of the fitted pair")]
+)
+def test_a_saved_fit_asks_for_points_in_words_and_knows_dense_targets(cli, top_k, says):
+    points, target = sweep(noise=0.1), KNOWN.target
+    if top_k == "none":
+        points = [replace(m, point=replace(m.point, top_k=None), top_k=0, num_experts=0) for m in points]  # fmt: skip
+        target = counts_of(SD.draft)
+    fit = fit_steps(step_data(points), target=target, draft=counts_of(SD.draft))
+    setting = {"top_k": top_k, "conditional": [0.7, 0.7], "tried": [900, 600], "mean_context": 60.0}
+    about = {"gammas": [1, 3], "batch_sizes": [1, 8, 32], "draft": "embedded_draft"}
+    Path("fit.json").write_text(dump_fit(fit, **about, settings=[setting], labels=[]))
+    code, out, err = cli("fit=fit.json")
+    assert (code, err) == (0, "")
+    assert "python -m moesd_dist" not in out
+    assert says in out
+
+
+@pytest.mark.parametrize("basis", ["sweep=known", "fit=fit.json"])
+def test_a_synthetic_acceptance_file_labels_the_title(cli, basis):
+    fit = fit_steps(step_data(sweep()), target=KNOWN.target, draft=counts_of(SD.draft))
+    setting = {"top_k": 8, "mean_context": CONTEXT}
+    about = {"gammas": [1, 3], "batch_sizes": [1, 8], "settings": [setting]}
+    Path("fit.json").write_text(dump_fit(fit, **about))
+    coin = {"format": "moesd-acceptance", "convention": "conditional", "rates": [0.7], "synthetic": True}  # fmt: skip
+    Path("coin.json").write_text(json.dumps(coin))
+    _, out, err = cli(basis, "acceptance=coin.json")
+    assert err == ""
+    assert "*** SYNTHETIC ACCEPTANCE ***" in out
+
+
+def test_simulated_points_are_called_so_in_every_file(cli):
+    _, out, _ = cli("sweep=simulated")
+    assert "12 simulated points" in out
+    assert "saved here/vllm.simulated.json, of simulated points" in out
+    assert {row["source"] for row in rows()} == {"simulated"}
+    assert not Path("here/vllm.json").exists()
 
 
 def test_another_acceptance_changes_the_choice(cli):

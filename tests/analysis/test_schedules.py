@@ -134,10 +134,11 @@ def test_the_csv_has_a_row_a_batch_size(tmp_path):
         covariance=np.zeros((2, 2, 2)),
     )
     path = tmp_path / "recommendation.csv"
-    write_csv(path, [choice(1, 0), choice(8, 2, (0,))], found, {8: {2}})
+    write_csv(path, [choice(1, 0), choice(8, 2, (0,))], found, {8: {2}}, source="simulated")
     rows = list(csv.DictReader(path.open()))
     assert [row["gamma"] for row in rows] == ["0", "2"]
     assert [row["decided"] for row in rows] == ["true", "false"]
+    assert {row["source"] for row in rows} == {"simulated"}
     assert [row["measured_gammas"] for row in rows] == ["", "2"]
     assert [row["speedup_gamma_2"] for row in rows] == ["", "1.5000"]
     assert (rows[1]["measure_next_batch_size"], rows[1]["measure_next_gamma"]) == ("8", "2")
