@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import hydra
@@ -87,6 +88,18 @@ def names_of(sweep: Any) -> list[str]:
     """One name or a list of them as a list; ValueError for anything else."""
     values = [sweep] if isinstance(sweep, (str, int)) else list(sweep or [])
     return [str(value) for value in values]
+
+
+def make_folder(out: str) -> None:
+    """Before anything is spent; ValueError if it cannot be made or written to."""
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"out={out} must be a folder that can be made: {error.strerror}; choose another"
+        ) from error
+    if not os.access(out, os.W_OK):
+        raise ValueError(f"out={out} must be a folder that can be written to; choose another")
 
 
 def hydra_program(name: str, schema: type[T], run: Callable[[T], None]) -> None:

@@ -13,6 +13,7 @@ from moesd_dist.records import DraftMethod, ModelSource, ModelSpec, SdSpec
 from moesd_dist.theory.acceptance_profile import AcceptanceProfile
 from moesd_dist.theory.choices.conditioning import estimate
 from moesd_dist.theory.steps import saved as saved_model
+from moesd_dist.theory.steps.fit import StepFit
 from moesd_dist.theory.steps.prediction_errors import Place
 
 
@@ -21,8 +22,7 @@ def of_fit(conf: RecommendConf) -> Basis:
     path = Path(conf.fit)
     if not path.is_file():
         raise ValueError(f"no saved fit {conf.fit!r}; give the fit.json of analysis.fit")
-    text = path.read_text(encoding="utf-8")
-    fit, about = saved_model.load_fit(text), saved_model.about(text)
+    fit, about = _read(path)
     setting = _setting(conf, about)
     acceptance, notes = _acceptance(conf, setting)
     gammas = sorted({0, *(conf.gammas or _needed(about, "gammas", conf))})
@@ -46,6 +46,23 @@ def of_fit(conf: RecommendConf) -> Basis:
         labels=with_given(about.get("labels", ()), conf.acceptance),
         notes=(*notes, *beyond(acceptance, gammas), *outside(sizes, fitted)),
     )
+
+
+def _read(path: Path) -> tuple[StepFit, dict[str, Any]]:
+    """The fit and what was said of it; ValueError with the path."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        about = saved_model.about(text)
+        for name in ("settings", "batch_sizes", "gammas", "labels"):
+            if not isinstance(about.get(name, []), list):
+                raise ValueError(f"a saved fit is damaged: {name} is a list, got {about[name]!r}")
+        if not isinstance(about.get("layout", {}), dict):
+            raise ValueError(f"a saved fit is damaged: layout has sizes, got {about['layout']!r}")
+        return saved_model.load_fit(text), about
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text; give the fit.json of analysis.fit") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _setting(conf: RecommendConf, about: dict[str, Any]) -> dict[str, Any]:

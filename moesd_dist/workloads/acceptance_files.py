@@ -55,7 +55,7 @@ def read_profile(path: str | Path, *, where: Mapping[str, str] | None = None) ->
         )
     try:
         return _read(parsed(file.read_text(encoding="utf-8")), str(path), where or {})
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise ValueError(f"{path}: {_said(error)}") from error
 
 
@@ -96,12 +96,17 @@ def _read(content: Any, origin: str, where: Mapping[str, str]) -> ImportedAccept
 
 
 def _ours(content: Mapping[str, Any], origin: str) -> ImportedAcceptance:
+    synthetic, setting = content.get("synthetic", False), content.get("setting", {})
+    if not isinstance(synthetic, bool):
+        raise ValueError(f"synthetic must be true or false, got {synthetic!r}")
+    if not isinstance(setting, Mapping):
+        raise ValueError(f"setting maps names to values, got {setting!r}")
     return ImportedAcceptance(
         profile=acceptance_forms.of_rates(content),
         origin=origin,
         form=Form.profile,
-        synthetic=bool(content.get("synthetic", False)),
-        setting={str(key): str(value) for key, value in dict(content.get("setting", {})).items()},
+        synthetic=synthetic,
+        setting={str(key): str(value) for key, value in setting.items()},
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -49,15 +50,15 @@ def of_rates(content: Mapping[str, Any]) -> AcceptanceProfile:
         raise ValueError(f"the format is {FORMAT}, got {named!r}")
     convention = _chosen(Convention, content, "convention", _CONVENTIONS)
     rates = _numbers("rates", content["rates"])
-    rounds = round(float(content.get("rounds", 0)))
+    rounds = round(number("rounds", content.get("rounds", 0)))
     if "tried" in content and (rounds or convention is Convention.unconditional):
         raise ValueError("tried belongs to conditional rates, got rounds or unconditional ones; give rounds alone")  # fmt: skip
     if convention is Convention.unconditional:
         profile = AcceptanceProfile.from_unconditional(rates, rounds=rounds)
     else:
         profile = _conditional(rates, content.get("tried"), rounds)
-    profile = replace(profile, dispersion=float(content.get("dispersion", 1.0)))
-    stated = {k: float(content[k]) for k in ("acceptance_length",) if k in content}
+    profile = replace(profile, dispersion=number("dispersion", content.get("dispersion", 1.0)))
+    stated = {k: number(k, content[k]) for k in ("acceptance_length",) if k in content}
     return checked(profile, stated, positions=len(rates))
 
 
@@ -65,7 +66,8 @@ def of_lengths(content: Mapping[str, Any]) -> AcceptanceProfile:
     """From {acceptance_length: {gamma: tokens a round}, bonus}; ValueError for what does not fit."""
     _check_keys(content, _LENGTHS_KEYS)
     bonus = _chosen(Bonus, content, "bonus", _BONUSES)
-    lengths = {int(gamma): float(length) for gamma, length in content["acceptance_length"].items()}
+    given = content["acceptance_length"].items()
+    lengths = {_gamma(gamma): number("acceptance_length", length) for gamma, length in given}
     return AcceptanceProfile.from_lengths(lengths, bonus_included=bonus is Bonus.included)
 
 
@@ -118,10 +120,24 @@ def _chosen(kind: type[E], content: Mapping[str, Any], key: str, choices: str) -
     return kind(content[key])
 
 
+def number(name: str, value: Any) -> float:
+    """A finite number from 0 on; ValueError for anything else, also for true and false."""
+    plain = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not plain or not 0.0 <= value < math.inf:
+        raise ValueError(f"{name} must be a finite number, 0 or more, got {value!r}")
+    return float(value)
+
+
+def _gamma(key: Any) -> int:
+    if not str(key).isdecimal():
+        raise ValueError(f"acceptance_length is by gamma, a whole number from 1 on; got {key!r}")
+    return int(key)
+
+
 def _numbers(name: str, values: Any) -> list[float]:
-    if not isinstance(values, list) or not all(isinstance(v, (int, float)) for v in values):
+    if not isinstance(values, list):
         raise ValueError(f"{name} must be a list of numbers, one a draft position, got {values!r}")
-    return [float(value) for value in values]
+    return [number(name, value) for value in values]
 
 
 def _check_keys(content: Mapping[str, Any], known: frozenset[str]) -> None:

@@ -49,7 +49,8 @@ def read_vllm(content: Any) -> Stated:
     if isinstance(content, str):
         return _from_metrics(list(_metrics_of_text(content)))
     if isinstance(content, list):
-        return _from_metrics([m for m in content if PREFIX in str(m.get("name"))])
+        named = [m for m in content if isinstance(m, Mapping) and PREFIX in str(m.get("name"))]
+        return _from_metrics(named)
     figures = {_bare(str(key)): value for key, value in content.items() if PREFIX in str(key)}
     return _from_figures(figures, str(content.get("model_id", "")))
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -190,6 +193,33 @@ def test_a_saved_fit_predicts_the_same(noisy: StepFit) -> None:
 def test_a_file_that_is_no_fit_is_refused(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_fit(text)
+
+
+def _damage(change: Callable[[dict[str, Any]], object], fit: StepFit) -> str:
+    content = json.loads(dump_fit(fit))
+    change(content)
+    return json.dumps(content)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(lambda c: c.update(about=5), "about holds names", id="about"),
+        pytest.param(lambda c: c.update(parts=[]), "is damaged", id="parts"),
+        pytest.param(lambda c: c["parts"].pop("target"), "is damaged.*target", id="no target"),
+        pytest.param(
+            lambda c: c["parts"]["draft"]["offsets"].pop(), "offsets has shape", id="offsets"
+        ),
+        pytest.param(
+            lambda c: c["parts"]["reject"]["covariance"].pop(), "covariance has shape", id="matrix"
+        ),
+    ],
+)
+def test_a_damaged_fit_is_refused(
+    noisy: StepFit, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_fit(_damage(change, noisy))
 
 
 def test_moved_to_faster_memory_the_decode_step_shrinks_and_overheads_stay() -> None:

@@ -251,3 +251,23 @@ def test_what_contradicts_itself_is_refused_in_one_line(read, tmp_path, content,
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(ValueError, match="no acceptance file"):
         read_profile(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param('{"convention": "unconditional", "rates": [0.5], "rounds": Infinity}', "rounds must be a finite number", id="endless rounds"),
+        pytest.param('{"convention": "unconditional", "rates": [0.5], "rounds": -5}', "rounds must be a finite number", id="negative rounds"),
+        pytest.param('{"convention": "unconditional", "rates": [true]}', "rates must be a finite number", id="a rate that is a truth"),
+        pytest.param('{"convention": "unconditional", "rates": [0.5], "synthetic": "false"}', "synthetic must be true or false", id="synthetic as text"),
+        pytest.param('{"convention": "unconditional", "rates": [0.5], "dispersion": null}', "dispersion must be a finite number", id="no dispersion"),
+        pytest.param('{"acceptance_length": {"a": 1.5}, "bonus": "included"}', "a whole number from 1 on; got 'a'", id="a gamma in letters"),
+        pytest.param('[{"name": "vllm:spec_decode_num_drafts", "value": 5}, 7]', "no acceptance per position", id="a metric that is a number"),
+    ],
+)  # fmt: skip
+def test_what_is_no_figure_is_refused_in_one_line(tmp_path, text, message):
+    file = tmp_path / "acceptance.json"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_profile(file)
+    assert "\n" not in str(caught.value)

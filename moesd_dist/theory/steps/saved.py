@@ -38,14 +38,16 @@ def load_fit(text: str) -> StepFit:
     """The fit with its covariances; ValueError for any other text."""
     content = read(text)
     try:
-        return StepFit(
+        fit = StepFit(
             target=ModelCounts(**content["target"]),
             draft=ModelCounts(**content["draft"]),
             parts={name: _log_fit(p) for name, p in content["parts"].items() if name in PARTS},
             points=content["points"],
         )
-    except (KeyError, TypeError, ValueError) as error:
+        _ = fit.model  # every part and parameter is there
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"a saved fit is damaged: {error!r}; make it again") from error
+    return fit
 
 
 def load_model(text: str) -> StepModel:
@@ -73,6 +75,11 @@ def read(text: str) -> dict[str, Any]:
             f"this version reads saved fits of version {VERSION}, got {content.get('version')};"
             " fit again"
         )
+    if not isinstance(content.get("about"), dict):
+        raise ValueError(
+            f"a saved fit is damaged: about holds names and settings, got {content.get('about')!r};"
+            " make it again"
+        )
     return content
 
 
@@ -92,17 +99,22 @@ def _part(fit: LogFit) -> dict[str, Any]:
 
 
 def _log_fit(part: dict[str, Any]) -> LogFit:
-    def array(name: str) -> npt.NDArray[np.float64]:
-        return np.asarray(part[name], dtype=np.float64)
+    count = len(part["priors"])
+
+    def array(name: str, *shape: int) -> npt.NDArray[np.float64]:
+        values = np.asarray(part[name], dtype=np.float64)
+        if shape and values.shape != shape:
+            raise ValueError(f"{name} has shape {values.shape}, {count} parameters need {shape}")
+        return values
 
     numbers = {name: float(part[name]) for name in ("scatter", "drift", "freedom")}
     if not all(map(math.isfinite, numbers.values())):
         raise ValueError(f"scatter, drift and freedom must be finite, got {numbers}")
     return LogFit(
         priors=tuple(Prior(**{**p, "link": Link(p["link"])}) for p in part["priors"]),
-        offsets=array("offsets"),
-        covariance=array("covariance"),
-        information=array("information"),
+        offsets=array("offsets", count),
+        covariance=array("covariance", count, count),
+        information=array("information", count, count),
         residuals=array("residuals"),
         scatter=numbers["scatter"],
         drift=numbers["drift"],
