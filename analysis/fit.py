@@ -32,14 +32,14 @@ from analysis.fitting.tables import (
 )
 from analysis.fitting.verdict import fit_verdict
 from analysis.heading import heading, labels
-from analysis.settings import hydra_program, make_folder
+from analysis.settings import check_folder, hydra_program
 
 _WIDTH = 132
 
 
 def run(conf: FitConf) -> None:
     """One fit, or one for each of what they differ in; ValueError before anything is spent."""
-    make_folder(conf.out)
+    check_folder(conf.out)
     results = [fit_sample(sample, conf) for sample in samples(conf)]
     for result in results:
         folder = Path(

@@ -36,7 +36,7 @@ from analysis.recommending.text import (
     title_of,
 )
 from analysis.report import as_text
-from analysis.settings import RecommendConf, hydra_program, make_folder, names_of
+from analysis.settings import RecommendConf, check_folder, hydra_program, names_of
 from moesd_dist.theory.choices.decision import Rule
 from moesd_dist.theory.choices.recommendation import Choice, StaticChoice, intervals
 
@@ -51,7 +51,7 @@ def run(conf: RecommendConf) -> None:
     formats = conf.formats or list(FORMATS)
     if unknown := set(formats) - set(FORMATS):
         raise ValueError(f"formats are {', '.join(FORMATS)}; got {min(unknown)!r}")
-    make_folder(conf.out)
+    check_folder(conf.out)
     basis = basis_of(conf)
     if basis.dp_size > 1 and (asked := [name for name in conf.formats if name in _BY_BATCH]):
         raise ValueError(f"no {asked[0]} schedule for dp_size {basis.dp_size}: {DATA_PARALLEL}")

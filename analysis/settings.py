@@ -90,15 +90,19 @@ def names_of(sweep: Any) -> list[str]:
     return [str(value) for value in values]
 
 
-def make_folder(out: str) -> None:
-    """Before anything is spent; ValueError if it cannot be made or written to."""
+def check_folder(out: str) -> None:
+    """Before anything is spent; ValueError if it cannot be made or written to. Leaves no trace."""
+    folder = Path(out).absolute()
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
-        Path(out).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        for place in missing:
+            place.rmdir()
     except OSError as error:
         raise ValueError(
             f"out={out} must be a folder that can be made: {error.strerror}; choose another"
         ) from error
-    if not os.access(out, os.W_OK):
+    if not missing and not os.access(folder, os.W_OK):
         raise ValueError(f"out={out} must be a folder that can be written to; choose another")
 
 
