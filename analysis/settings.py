@@ -15,7 +15,8 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from moesd_dist.config import CONF, at_least, between, plain
+from moesd_dist.config import CONF
+from moesd_dist.config.checks import at_least, between, plain
 from moesd_dist.console import errors_as_one_line
 from moesd_dist.theory.choices.decision import CONFIDENCE, TOLERANCE
 from moesd_dist.validate import check_known_keys

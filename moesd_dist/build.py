@@ -13,7 +13,15 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from moesd_dist.config import Conf, EngineKind, ForeignLoadPolicy, Launcher, ModelConf, SdConf
+from moesd_dist.config import (
+    Conf,
+    EngineKind,
+    ForeignLoadPolicy,
+    Launcher,
+    LayoutConf,
+    ModelConf,
+    SdConf,
+)
 from moesd_dist.hardware import known_peaks
 from moesd_dist.models.counts import counts_of
 from moesd_dist.models.sources import content_digest
@@ -62,9 +70,9 @@ def points_from(conf: Conf) -> list[SweepPoint]:
         device=conf.hardware.device,
         threads=conf.hardware.threads,
         experts_implementation=conf.engine.experts_implementation,
-        layout=LayoutSpec(
-            tp_size=conf.layout.tp_size, dp_size=conf.layout.dp_size, ep_size=conf.layout.ep_size
-        ),
+        layout=layout_spec(conf.layout),
+        engine_args=as_items(conf.engine.args),
+        cpu_fixes=conf.engine.cpu_fixes,
         protocol=Protocol(
             repeats=conf.sweep.repeats,
             warmup_rounds=conf.sweep.warmup_rounds,
@@ -130,20 +138,35 @@ def as_items(mapping: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def sd_spec(conf: SdConf) -> SdSpec:
-    if conf.method is DraftMethod.draft_model and conf.draft is None:
+    if conf.method.needs_draft and conf.draft is None:
         raise ValueError(
-            "sd.method draft_model needs sd.draft; use sd=draft_model sd.draft.location=PATH"
+            f"sd.method {conf.method} needs sd.draft; use sd={conf.method} sd.draft.location=PATH"
         )
+    if (conf.alpha is not None) is not (conf.method is DraftMethod.oracle):
+        raise ValueError("sd.alpha and sd=oracle go together; use sd=oracle sd.alpha=0.8")
     if conf.draft and conf.draft.top_k is not None:
         raise ValueError("sd.draft.top_k is not supported; use +sd.draft.overrides.top_k=...")
     return SdSpec(
         method=conf.method,
-        draft=model_spec(conf.draft)
-        if conf.draft and conf.method is DraftMethod.draft_model
-        else None,
+        draft=model_spec(conf.draft) if conf.draft and conf.method.needs_draft else None,
         ngram_min=conf.ngram_min,
         ngram_max=conf.ngram_max,
         synthetic_acceptance=replayed_rates(conf.acceptance) or tuple(conf.synthetic_acceptance),
+        alpha=conf.alpha,
+        schedule=tuple((first, last, tokens) for first, last, tokens in conf.schedule),
+        options=as_items(conf.options),
+    )
+
+
+def layout_spec(conf: LayoutConf) -> LayoutSpec:
+    return LayoutSpec(
+        tp_size=conf.tp_size,
+        dp_size=conf.dp_size,
+        ep_size=conf.ranks_sharing_experts,
+        all2all_backend=conf.all2all_backend,
+        expert_placement=conf.expert_placement,
+        redundant_experts=conf.redundant_experts,
+        eplb=conf.eplb,
     )
 
 

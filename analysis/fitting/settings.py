@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from analysis.settings import StoreConf, WhereConf
-from moesd_dist.config import at_least, one_of
+from moesd_dist.config.checks import at_least, one_of
 from moesd_dist.theory.moesd.points import Verified
 
 

@@ -50,6 +50,15 @@ class Repeat:
     prompt_tokens: int = 0  # of all of them
     end_to_end_s: float = 0.0  # a batch from its first round to its last straggler; 0: not run
     end_to_end_tokens: int = 0
+    overhead_s: float = 0.0  # of `seconds`: scheduling and bookkeeping around the three phases
+    request_s: float = 0.0  # end to end, summed over requests: first output token to last
+    request_tokens: int = 0  # those after the first, likewise
+    scheduled_sequences: int = 0  # end to end, summed over decoding steps
+    scheduled_steps: int = 0
+    verified_tokens: int = (
+        0  # that entered the target's forwards; 0: sequence_rounds x tokens_per_forward
+    )
+    engine_starts: int = 0  # engines that had to be started again for this repeat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +115,9 @@ class Measurement:
     @property
     def activated_experts_per_layer(self) -> tuple[float, ...]:
         """The same for each MoE layer, in model order."""
-        forwards = sum(r.layer_forwards for r in self.repeats)
-        columns = list(zip(*(r.experts_seen for r in self.repeats), strict=True))
+        traced = [r for r in self.repeats if r.layer_forwards]  # some engines trace one repeat only
+        forwards = sum(r.layer_forwards for r in traced)
+        columns = list(zip(*(r.experts_seen for r in traced), strict=True))
         return tuple(sum(column) * len(columns) / forwards for column in columns)
 
     @property

@@ -18,11 +18,27 @@ class ModelSource(StrEnum):
 
 
 class DraftMethod(StrEnum):
-    """How draft tokens are proposed; `none` is the autoregressive baseline."""
+    """How draft tokens are proposed; `none` is the autoregressive baseline.
+
+    `oracle` replays the reference continuation, each token spoilt with probability 1 - alpha;
+    `fixed` proposes random tokens for nothing, so that verification alone costs.
+    """
 
     none = "none"
     draft_model = "draft_model"
     ngram = "ngram"
+    suffix = "suffix"
+    eagle = "eagle"
+    eagle3 = "eagle3"
+    mtp = "mtp"
+    medusa = "medusa"
+    oracle = "oracle"
+    fixed = "fixed"
+
+    @property
+    def needs_draft(self) -> bool:
+        """Whether it proposes with weights of its own, beside the target's."""
+        return self.value in ("draft_model", "eagle", "eagle3", "medusa")
 
 
 class Device(StrEnum):
@@ -67,13 +83,20 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SdSpec:
-    """The SD method. Rates in `synthetic_acceptance` are conditional: P(accepted | all before were)."""
+    """The SD method. Rates in `synthetic_acceptance` are conditional: P(accepted | all before were).
+
+    `alpha` is the oracle's, verified by the target. `schedule` is of (first batch size, last batch
+    size, draft tokens); gamma is then the largest. `options` go to the engine as they are.
+    """
 
     method: DraftMethod = DraftMethod.none
     draft: ModelSpec | None = None
     ngram_min: int = 2
     ngram_max: int = 4
     synthetic_acceptance: tuple[float, ...] = ()  # one: the same at all positions; empty: verified
+    alpha: float | None = None
+    schedule: tuple[tuple[int, int, int], ...] = ()
+    options: tuple[tuple[str, str], ...] = ()  # values as JSON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,11 +114,18 @@ class WorkloadSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayoutSpec:
-    """World sizes; ep_size is how many ranks share the experts of a layer."""
+    """World sizes; ep_size is how many ranks share the experts of a layer.
+
+    The rest says how, where an engine has a choice; empty leaves the engine's own.
+    """
 
     tp_size: int = 1
     dp_size: int = 1
     ep_size: int = 1
+    all2all_backend: str = ""
+    expert_placement: str = ""
+    redundant_experts: int = 0
+    eplb: bool = False  # experts are moved between ranks while the engine runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +146,8 @@ class Protocol:
 class SweepPoint:
     """One point; `gamma` 0 is the baseline. `top_k` None leaves the model's own.
 
-    `simulation` is for the analytic engine alone; a measured point has none.
+    `batch_size` counts sequences over all data-parallel ranks. `engine_args` go to the engine as
+    they are, values as JSON. `simulation` is for the analytic engine alone; a measured point has none.
     """
 
     engine: str
@@ -135,6 +166,8 @@ class SweepPoint:
     protocol: Protocol = field(default_factory=Protocol)
     role: Role = Role.sd
     simulation: SimulationSpec | None = None
+    engine_args: tuple[tuple[str, str], ...] = ()
+    cpu_fixes: bool = False  # our repairs of vLLM's CPU build are on: tests and demonstrations
 
     def __post_init__(self) -> None:
         # 1 and 1.0 are equal points and must have equal identities.
@@ -170,6 +203,19 @@ class SweepPoint:
         return bool(self.sd.synthetic_acceptance)
 
     @property
+    def controlled_acceptance(self) -> bool:
+        """Drafts were made to be accepted at a chosen rate; the target verified every one."""
+        return self.sd.method in (DraftMethod.oracle, DraftMethod.fixed)
+
+    @property
     def random_weights(self) -> bool:
+        if ("load_format", '"dummy"') in self.engine_args:
+            return True
         drafts = [self.sd.draft] if self.sd.draft else []
         return any(m.source is ModelSource.shape for m in (self.target, *drafts))
+
+    @property
+    def untimed(self) -> bool:
+        """Repaired so that it works, not so that it is fast: its seconds would mean nothing."""
+        layout = self.layout
+        return self.cpu_fixes and (layout.ep_size > 1 or layout.dp_size > 1)

@@ -50,7 +50,7 @@ def apart(measured: Sequence[Measurement]) -> list[str]:
 def _method(sd: SdSpec) -> SdSpec:
     """What decides a draft's time: not the rates of synthetic acceptance."""
     draft = sd.draft.anonymous if sd.draft else None
-    return replace(sd, draft=draft, synthetic_acceptance=())
+    return replace(sd, draft=draft, synthetic_acceptance=(), alpha=None)
 
 
 def _arrays(points: Sequence[Measurement]) -> StepData:

@@ -44,8 +44,21 @@ class LoadLimit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RankPlace:
+    """Which of the data-parallel ranks an engine is, and where rank 0 can be met."""
+
+    rank: int = 0
+    size: int = 1
+    address: str = ""
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineKey:
-    """What an engine is loaded for; points of equal keys share it."""
+    """What an engine is loaded for; points of equal keys share it.
+
+    An engine over several data-parallel ranks is one engine object a rank, told apart by `place`.
+    """
 
     engine: str
     target: ModelSpec
@@ -56,6 +69,9 @@ class EngineKey:
     experts_implementation: str
     layout: LayoutSpec
     simulation: SimulationSpec | None = None
+    engine_args: tuple[tuple[str, str], ...] = ()
+    cpu_fixes: bool = False
+    place: RankPlace = RankPlace()
 
 
 def groups(points: Iterable[SweepPoint], finished: Collection[str]) -> list[Group]:
@@ -87,6 +103,8 @@ def engine_key(group: Group) -> EngineKey:
         experts_implementation=point.experts_implementation,
         layout=point.layout,
         simulation=point.simulation,
+        engine_args=point.engine_args,
+        cpu_fixes=point.cpu_fixes,
     )
 
 

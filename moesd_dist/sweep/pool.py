@@ -102,6 +102,6 @@ def _check(members: Sequence[SweepPoint], points: Sequence[SweepPoint]) -> None:
 
 
 def _fitted_together(point: SweepPoint) -> tuple[Any, ...]:
-    sd = replace(point.sd, synthetic_acceptance=())
+    sd = replace(point.sd, synthetic_acceptance=(), alpha=None)
     machine = (point.hardware, point.device, point.threads, point.layout)
     return (point.engine, point.target, sd, machine, point.experts_implementation, point.simulation)

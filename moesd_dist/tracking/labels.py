@@ -61,6 +61,10 @@ def point_params(point: SweepPoint) -> dict[str, str]:
         "overrides": ", ".join(f"{key}={value}" for key, value in target.overrides) or "none",
         "weights": target.digest or target.location or "random",
         "predicted_from": _predicted_from(point),
+        "sd_options": _sd_options(point),
+        "expert_layout": _expert_layout(point),
+        "engine_args": _items(point.engine_args),
+        "cpu_fixes": str(point.cpu_fixes).lower(),
     }
     return {name: str(value)[:_TEXT] for name, value in values.items()}
 
@@ -72,6 +76,23 @@ def _predicted_from(point: SweepPoint) -> str:
         return f"fit {point.simulation.fit} of {point.simulation.fit_path}"
     figures = (*point.simulation.device, *point.simulation.achieved)
     return ", ".join(f"{name}={value:g}" for name, value in figures)
+
+
+def _sd_options(point: SweepPoint) -> str:
+    parts = [f"alpha={point.sd.alpha}"] if point.sd.alpha is not None else []
+    parts += [f"B={first}..{last}: {tokens}" for first, last, tokens in point.sd.schedule]
+    return ", ".join([*parts, *(f"{k}={v}" for k, v in point.sd.options)]) or "none"
+
+
+def _expert_layout(point: SweepPoint) -> str:
+    layout = point.layout
+    names = (layout.all2all_backend, layout.expert_placement, "eplb" if layout.eplb else "")
+    redundant = f"{layout.redundant_experts} redundant" if layout.redundant_experts else ""
+    return " ".join(filter(None, (*names, redundant))) or "default"
+
+
+def _items(items: tuple[tuple[str, str], ...]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in items) or "none"
 
 
 def sweep_params(points: Sequence[SweepPoint]) -> dict[str, str]:
@@ -116,10 +137,15 @@ def weights(point: SweepPoint) -> str:
 
 
 def acceptance(point: SweepPoint) -> str:
-    """`baseline` where nothing is drafted, so that an A/A control is never taken for SD."""
+    """`baseline` where nothing is drafted, so that an A/A control is never taken for SD.
+
+    `controlled`: verified by the target, but drafted to be accepted at a chosen rate.
+    """
     if point.gamma == 0:
         return "baseline"
-    return "synthetic" if point.synthetic_acceptance else "verified"
+    if point.synthetic_acceptance:
+        return "synthetic"
+    return "controlled" if point.controlled_acceptance else "verified"
 
 
 def provenance_tags(provenance: Provenance) -> dict[str, str]:

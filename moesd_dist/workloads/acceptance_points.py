@@ -56,7 +56,7 @@ def setting_of(measurement: Measurement) -> Setting:
         "workload": f"{work.name} {work.digest}".strip(),
         "tokens": lengths,
         "seed": work.seed,
-        "acceptance": "synthetic" if is_synthetic(measurement) else "verified",
+        "acceptance": _acceptance(measurement),
     }
     return tuple((name, str(value)) for name, value in values.items())
 
@@ -96,7 +96,15 @@ def _model(point: SweepPoint) -> str:
     return " ".join([target.name, weights, target.dtype, *changes])
 
 
+def _acceptance(measurement: Measurement) -> str:
+    if is_synthetic(measurement):
+        return "synthetic"
+    return "controlled" if measurement.point.controlled_acceptance else "verified"
+
+
 def _draft(sd: SdSpec) -> str:
+    if sd.method is DraftMethod.oracle:
+        return f"oracle alpha={sd.alpha}"
     if sd.method is DraftMethod.ngram:
         return f"ngram {sd.ngram_min}..{sd.ngram_max}"
     return " ".join([sd.draft.name, sd.draft.digest]).strip() if sd.draft else sd.method.value

@@ -1,0 +1,75 @@
+"""What is varied, how often it is measured, and where the result is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from moesd_dist.config.checks import at_least, plain
+from moesd_dist.theory.choices.design import Objective
+
+
+@dataclass
+class AdaptiveConf:
+    """Counts are of SD points; each brings its baseline."""
+
+    objective: Objective = Objective.recommendation
+    budget: int = 12
+    per_round: int = 2
+    start: int = 4
+    target_interval: float = 0.03
+
+    def __post_init__(self) -> None:
+        at_least("sweep.adaptive.per_round", self.per_round, 1)
+        at_least("sweep.adaptive.target_interval", self.target_interval, 0)
+        at_least("sweep.adaptive.start", self.start, 4)  # what a fit of step times needs
+        if self.budget < self.start:
+            raise ValueError(
+                f"sweep.adaptive.budget {self.budget} is below its start of {self.start} points; "
+                "raise it, or lower sweep.adaptive.start to 4 or more"
+            )
+
+
+@dataclass
+class SweepConf:
+    """Axes are lists; one value is a list of one. `+sweep.axes={workload.seed: [0, 1]}` sweeps any other field."""
+
+    name: str = "sweep"
+    batch_size: list[int] = field(default_factory=lambda: [1])
+    gamma: list[int] = field(default_factory=lambda: [0])
+    top_k: list[int] = field(default_factory=list)
+    temperature: list[float] = field(default_factory=lambda: [0.0])
+    workload: list[str] = field(default_factory=list)
+    axes: dict[str, Any] = field(default_factory=dict)
+    control: bool = False
+    repeats: int = 5
+    warmup_rounds: int = 2
+    window_tokens: int = 128
+    end_to_end_repeats: int = 1
+    adaptive: AdaptiveConf | None = None  # null measures every point
+
+    def __post_init__(self) -> None:
+        for value in plain(self.batch_size):
+            at_least("sweep.batch_size", value, 1)
+        for value in plain(self.gamma):
+            at_least("sweep.gamma", value, 0)
+        for value in plain(self.top_k):
+            at_least("sweep.top_k", value, 1)
+        for value in plain(self.temperature):
+            at_least("sweep.temperature", value, 0)
+        for name in ("batch_size", "gamma", "temperature"):
+            if not plain(getattr(self, name)):
+                raise ValueError(f"sweep.{name} is an empty list; give at least one value")
+        at_least("sweep.repeats", self.repeats, 1)
+        at_least("sweep.warmup_rounds", self.warmup_rounds, 1)
+
+
+@dataclass
+class ClusterConf:
+    address: str = ""
+
+
+@dataclass
+class TrackingConf:
+    uri: str = "sqlite:///mlflow.db"
+    experiment: str = "moesd-dist"
