@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from analysis.series import Setting, by_batch, by_gamma, by_setting, of_role
+from analysis.series import Setting, by_batch, by_gamma, by_setting, of_role, timed
 from moesd_dist.records import Measurement, Role
 from moesd_dist.sweep.statistics import metrics
 
@@ -13,7 +13,7 @@ _OF_SD = ("speedup", "target_efficiency", "acceptance_length", "tokens_per_s")
 
 
 def summary_curves(measurements: Sequence[Measurement]) -> dict[str, dict[int, float]]:
-    """Such as `speedup_gamma_3` to {batch size: value}.
+    """Such as `speedup_gamma_3` to {batch size: value}; of untimed points acceptance alone.
 
     Whatever else varies in the sweep is appended: `speedup_gamma_3_top_k_4_temperature_1`.
     """
@@ -35,16 +35,19 @@ def _of_setting(members: Sequence[Measurement]) -> dict[str, dict[int, float]]:
     for gamma, line in by_gamma(members).items():
         found = {m.point.batch_size: metrics(m) for m in line}
         for name in _OF_SD:
-            curves[f"{name}_gamma_{gamma}"] = {b: values[name] for b, values in found.items()}
+            curves[f"{name}_gamma_{gamma}"] = {
+                b: values[name] for b, values in found.items() if name in values
+            }
     if baseline := _baseline(members):
         curves["tokens_per_s_baseline"] = baseline
-    if control := by_batch(of_role(members, Role.control)):
+    if control := by_batch(of_role(timed(members), Role.control)):
         curves["speedup_control"] = {m.point.batch_size: metrics(m)["speedup"] for m in control}
-    return curves
+    return {name: curve for name, curve in curves.items() if curve}
 
 
 def _baseline(members: Sequence[Measurement]) -> dict[int, float]:
     """A baseline's own measurement; where there is none, the one an SD point was paired with."""
-    own = of_role(members, Role.baseline)
-    found = by_batch([*(m for m in members if m.point.role is not Role.baseline), *own])
+    known = timed(members)
+    own = of_role(known, Role.baseline)
+    found = by_batch([*(m for m in known if m.point.role is not Role.baseline), *own])
     return {m.point.batch_size: metrics(m)["baseline_tokens_per_s"] for m in found}

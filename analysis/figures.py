@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from analysis.canvas import counts_axis, entitle, footnote, paper, save, style_of
 from analysis.experts import experts_figure
 from analysis.heading import flagged
-from analysis.series import by_batch, by_gamma, by_setting, of_role, text_of
+from analysis.series import by_batch, by_gamma, by_setting, of_role, text_of, timed
 from moesd_dist.records import Measurement, Role
 from moesd_dist.sweep.statistics import metrics
 from moesd_dist.theory.experts import full_activation_threshold
@@ -24,12 +24,13 @@ _PANELS = ("speedup", "target_efficiency")
 
 
 def sweep_figure(measurements: Sequence[Measurement], path: Path) -> Path | None:
-    """One row of panels a setting of the sweep; None, and no file, where SD was not measured."""
-    settings = {place: ms for place, ms in by_setting(measurements).items() if by_gamma(ms)}
+    """One row of panels a setting of the sweep; None, and no file, where SD was not timed."""
+    known = timed(measurements)
+    settings = {place: ms for place, ms in by_setting(known).items() if by_gamma(ms)}
     if not settings:
         return None
     figure, rows = paper(len(settings))
-    gammas = list(by_gamma(measurements))
+    gammas = list(by_gamma(known))
     for panels, (place, members) in zip(rows, settings.items(), strict=True):
         for axes, name in zip(panels, _PANELS, strict=True):
             _draw(axes, name, members, gammas)
@@ -39,8 +40,8 @@ def sweep_figure(measurements: Sequence[Measurement], path: Path) -> Path | None
     _scale(rows, [m for members in settings.values() for m in members])
     for row, members in zip(rows, settings.values(), strict=True):
         _thresholds(row, by_gamma(members), gammas)
-    entitle(figure, measurements)
-    footnote(figure, _footnotes(measurements))
+    entitle(figure, known)
+    footnote(figure, [*_footnotes(known), *flagged(measurements)])
     return save(figure, path)
 
 
@@ -118,7 +119,6 @@ def _footnotes(measurements: Sequence[Measurement]) -> list[str]:
         "target efficiency: T_T(B,1) / T_T(B,gamma+1)",
         f"tokens verified per sequence and forward: {tokens}",
         f"repeats: {_span(repeats)} ({bars})",
-        *flagged(measurements),
     ]
 
 

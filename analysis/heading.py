@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from analysis.series import measured
@@ -12,6 +13,8 @@ MEANINGS = {
     "RANDOM WEIGHTS": "routing and text are not those of a trained model",
     "SYNTHETIC ACCEPTANCE": "drafts were accepted at given rates, so acceptance and speedup say "
     "nothing about a real draft",
+    "CONTROLLED ACCEPTANCE": "drafts were made to be accepted at a chosen rate; the target "
+    "verified every one, but acceptance and speedup say nothing about a real draft",
     "RANDOM PROMPTS": "random tokens distort acceptance and routing",
 }
 
@@ -19,7 +22,15 @@ _APPLIES: dict[str, Callable[[SweepPoint], bool]] = {
     "SIMULATED": lambda point: point.simulated,
     "RANDOM WEIGHTS": lambda point: point.random_weights and not point.simulated,
     "SYNTHETIC ACCEPTANCE": lambda point: point.synthetic_acceptance,
+    "CONTROLLED ACCEPTANCE": lambda point: point.controlled_acceptance,
     "RANDOM PROMPTS": lambda point: point.workload.name == "random" and not point.simulated,
+}
+
+_WHY = {  # flags that do not speak for themselves
+    "engine_restarts": "an engine had to be started again",
+    "cpu_fixes": "with our repairs of vLLM's CPU build",
+    "untimed": "repaired so that expert or data parallelism works on vLLM's CPU build, where "
+    "seconds mean nothing: only counts are reported",
 }
 
 
@@ -48,14 +59,24 @@ def heading(outcomes: Sequence[Outcome]) -> list[str]:
 
 def flagged(measurements: Sequence[Measurement]) -> list[str]:
     """Such as `foreign_load at 2 of 8 points`."""
-    flags = dict.fromkeys(flag for m in measurements for flag in m.flags)
-    counts = {flag: sum(flag in m.flags for m in measurements) for flag in flags}
-    return [f"{flag} at {count} of {len(measurements)} points" for flag, count in counts.items()]
+    counts = Counter(flag for m in measurements for flag in flags_of(m))
+    return [
+        f"{flag} at {count} of {len(measurements)} points"
+        + (f" ({_WHY[flag]})" if flag in _WHY else "")
+        for flag, count in counts.items()
+    ]
+
+
+def flags_of(m: Measurement) -> list[str]:
+    """Those recorded; that a point is untimed is known even where it was not."""
+    return list(dict.fromkeys([*m.flags, *([] if m.timed else ["untimed"])]))
 
 
 def _draft(point: SweepPoint) -> str:
     if point.sd.method is DraftMethod.ngram:
         return f"n-gram lookup {point.sd.ngram_min}..{point.sd.ngram_max}"
+    if point.sd.method is DraftMethod.oracle and point.sd.alpha is not None:
+        return f"oracle of alpha {point.sd.alpha:g}"
     return point.sd.draft.name if point.sd.draft else point.sd.method.value
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from analysis.heading import heading, labels
 from analysis.rows import BEST, Row, baseline_rows, interval_of, sd_rows
-from analysis.series import axes, measured
+from analysis.series import axes, measured, timed
 from analysis.verdict import verdict
 from moesd_dist.records import Outcome
 
@@ -108,15 +108,16 @@ def _caption(outcomes: Sequence[Outcome], rows: Sequence[Row], columns: Sequence
     if "speedup" in columns:
         lines.append(_intervals(outcomes))
     if "activated_experts" in columns:
-        order = ": decoding -> verification" if "speedup" in columns else ""
+        order = ": decoding -> verification" if "gamma" in columns else ""
         lines.append(f"activated experts of a layer in one forward{order}")
     return Text("\n".join(lines), style="not italic")
 
 
 def _intervals(outcomes: Sequence[Outcome]) -> str:
-    if all(m.point.simulated and interval_of(m) is None for m in measured(outcomes)):
+    known = timed(measured(outcomes))
+    if all(m.point.simulated and interval_of(m) is None for m in known):
         return "simulated speedups have no interval"
-    repeats = [len(m.repeats) for m in measured(outcomes)]
+    repeats = [len(m.repeats) for m in known]
     if not repeats or max(repeats) < 2:
         return "speedups of a single repeat have no interval"
     return "speedup with its 95% interval over paired repeats"

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from analysis.series import Setting, by_gamma, by_setting, label, measured, of_role, setting
+from analysis.heading import flags_of
+from analysis.series import (
+    Setting,
+    by_gamma,
+    by_setting,
+    label,
+    measured,
+    of_role,
+    setting,
+    timed,
+)
 from moesd_dist.records import Infeasible, Interval, Measurement, Outcome, Role
 from moesd_dist.sweep.statistics import metrics, paired_interval, speedup
 
@@ -35,14 +45,14 @@ def baseline_rows(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[Row
 
 def best_per_gamma(measurements: Sequence[Measurement]) -> list[Measurement]:
     """The highest speedup of each line that has more than one batch size."""
-    settings = by_setting(measurements).values()
+    settings = by_setting(timed(measurements)).values()
     lines = [line for members in settings for line in by_gamma(members).values()]
     return [max(line, key=speedup) for line in lines if len(line) > 1]
 
 
 def interval_of(m: Measurement) -> Interval | None:
-    """Of the speedup; None for a formula without noise, whose repeats are equal."""
-    if m.point.simulation and not m.point.simulation.noise:
+    """Of the speedup; None for a formula without noise, whose repeats are equal, and untimed."""
+    if not m.timed or (m.point.simulation and not m.point.simulation.noise):
         return None
     return paired_interval(m.paired_speedups())
 
@@ -70,10 +80,11 @@ def _sd_row(outcome: Outcome, names: Sequence[str], is_best: bool) -> Row:
         if point.gamma:
             cells["acceptance_length"] = f"{outcome.acceptance_length:.2f}"
             cells["sigma"] = f"{outcome.sigma:.3f}"
-        cells["target_efficiency"] = f"{found['target_efficiency']:.3f}"
-        interval = interval_of(outcome)
-        mark = BEST if is_best else " "
-        cells["speedup"] = f"{with_interval(found['speedup'], interval)}{mark}"
+        if outcome.timed:
+            cells["target_efficiency"] = f"{found['target_efficiency']:.3f}"
+            interval = interval_of(outcome)
+            mark = BEST if is_best else " "
+            cells["speedup"] = f"{with_interval(found['speedup'], interval)}{mark}"
         if "activated_experts" in found:
             decode, verify = found["baseline_activated_experts"], found["activated_experts"]
             cells["activated_experts"] = f"{decode:.1f} -> {verify:.1f}"
@@ -84,8 +95,9 @@ def _baseline_row(outcome: Outcome, names: Sequence[str]) -> Row:
     cells = _place(outcome, names)
     if isinstance(outcome, Measurement):
         found = metrics(outcome)
-        cells["tokens_per_s"] = f"{found['tokens_per_s']:.1f}"
-        cells["target_decode_ms"] = f"{1e3 * found['target_decode_s']:.3f}"
+        if outcome.timed:
+            cells["tokens_per_s"] = f"{found['tokens_per_s']:.1f}"
+            cells["target_decode_ms"] = f"{1e3 * found['target_decode_s']:.3f}"
         if "activated_experts" in found:
             cells["activated_experts"] = f"{found['activated_experts']:.1f}"
     return Row(cells=cells | {"flags": _flags(outcome)})
@@ -99,5 +111,5 @@ def _place(outcome: Outcome, names: Sequence[str]) -> dict[str, str]:
 def _flags(outcome: Outcome) -> str:
     control = ["A/A"] if outcome.point.role is Role.control else []
     if isinstance(outcome, Measurement):
-        return ", ".join([*control, *outcome.flags]).replace("_", " ")
+        return ", ".join([*control, *flags_of(outcome)]).replace("_", " ")
     return ", ".join([*control, "infeasible" if isinstance(outcome, Infeasible) else "failed"])

@@ -69,6 +69,11 @@ def measured(outcomes: Sequence[Outcome]) -> list[Measurement]:
     return [outcome for outcome in outcomes if isinstance(outcome, Measurement)]
 
 
+def timed(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """Those whose seconds mean something."""
+    return [m for m in measurements if m.timed]
+
+
 def of_role(outcomes: Sequence[T], role: Role) -> list[T]:
     return [outcome for outcome in outcomes if outcome.point.role is role]
 

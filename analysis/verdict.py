@@ -16,11 +16,12 @@ from analysis.series import (
     of_role,
     setting,
     text_of,
+    timed,
 )
 from moesd_dist.records import Failed, Infeasible, Measurement, Outcome, Role, SweepPoint
 from moesd_dist.sweep.statistics import metrics, speedup
 
-_FACTORS = ("acceptance", "target_efficiency", "drafting", "rejection")
+_FACTORS = ("acceptance", "target_efficiency", "drafting", "rejection", "rest")
 
 
 def verdict(outcomes: Sequence[Outcome]) -> list[str]:
@@ -31,7 +32,7 @@ def verdict(outcomes: Sequence[Outcome]) -> list[str]:
     for place, members in by_setting(found).items():
         for gamma, line in by_gamma(members).items():
             sentences.append(f"{_name(gamma, place)}: {_line(line)}")
-        if controls := by_batch(of_role(members, Role.control)):
+        if controls := by_batch(of_role(timed(members), Role.control)):
             sentences.append(_control(controls, place))
     if found and all(m.point.role is Role.baseline for m in found):
         sentences.append(f"Only baselines were {_verb(found[0])}: there is no speedup to report.")
@@ -42,11 +43,19 @@ def _name(gamma: int, place: Setting) -> str:
     return f"gamma={gamma}" + (f" ({text_of(place)})" if place else "")
 
 
-def _line(line: Sequence[Measurement]) -> str:
+def _line(points: Sequence[Measurement]) -> str:
+    line = timed(points)
+    if not line:
+        return f"untimed, so no speedup; {_accepted(points)}."
     peak = max(line, key=speedup)
     kind = "highest speedup" if len(line) > 1 else "speedup"
     parts = [f"{kind} {_at(peak)}{_against_one(peak)}", _shape(line, peak), _limit(peak)]
     return "; ".join(parts) + "."
+
+
+def _accepted(line: Sequence[Measurement]) -> str:
+    lengths = (f"{m.acceptance_length:.2f} at B={m.point.batch_size}" for m in line)
+    return f"acceptance length {', '.join(lengths)}"
 
 
 def _at(m: Measurement) -> str:
@@ -98,16 +107,17 @@ def _above(m: Measurement, other: Measurement) -> bool:
 
 
 def _limit(m: Measurement) -> str:
-    """Eq. 4's factors of gamma + 1; the smallest takes most away."""
+    """Eq. 4's factors of gamma + 1, and what it leaves out; the smallest takes most away."""
     found = metrics(m)
-    factors = {name: found[f"factor_{name}"] for name in _FACTORS}
+    names = [name for name in _FACTORS if f"factor_{name}" in found]
+    factors = {name: found[f"factor_{name}"] for name in names}
     least = min(factors, key=lambda name: factors[name])
     rest = ", ".join(f"{_words(n)} {v:.2f}" for n, v in factors.items() if n != least)
     return f"limited most by {_words(least)} {factors[least]:.2f} ({rest})"
 
 
 def _words(name: str) -> str:
-    return name.replace("_", " ")
+    return "engine overhead" if name == "rest" else name.replace("_", " ")
 
 
 def _control(controls: Sequence[Measurement], place: Setting) -> str:

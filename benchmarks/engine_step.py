@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import DynamicCache
 
+from moesd_dist.engines.host import ForeignLoad
 from moesd_dist.engines.transformers import experts_path, host
 from moesd_dist.engines.transformers.forward import RaggedModel
 from moesd_dist.engines.transformers.load import load_model, load_tokenizer, num_experts_of
@@ -154,7 +155,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args()
     host.set_threads(1)
-    load = host.ForeignLoad()
+    load = ForeignLoad()
     bench = Bench()
     table = Table("B", "experts", "ours ms [quartiles]", "grouped_mm ms", "eager ms", "best theirs / ours", "GB/s ours", "GB/s plain read", "counting costs", title="one decode step, bf16, one thread")  # fmt: skip
     ratios = []

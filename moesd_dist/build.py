@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -195,8 +196,11 @@ def with_file(work: WorkloadSpec, path: str) -> WorkloadSpec:
     return replace(work, path=path, digest=digest)
 
 
-def make_engine(key: EngineKey) -> Engine:
-    """Runs on the worker, so that heavy imports stay off the driver."""
+def make_engine(key: EngineKey, timeouts: tuple[float, float] = (1800.0, 900.0)) -> Engine:
+    """Runs on the worker, so that heavy imports stay off the driver.
+
+    `timeouts`: seconds for an engine to start and to answer, of those in processes of their own.
+    """
     match key.engine:
         case EngineKind.transformers.value:
             from moesd_dist.engines.transformers.engine import TransformersEngine
@@ -207,6 +211,16 @@ def make_engine(key: EngineKey) -> Engine:
                 device=Device(key.device),
                 threads=key.threads,
                 experts_implementation=key.experts_implementation,
+            )
+        case EngineKind.vllm.value:
+            from moesd_dist.engines.vllm.engine import VllmEngine
+            from moesd_dist.engines.vllm.host import Timeouts
+
+            start_s, answer_s = timeouts
+            return VllmEngine(
+                device=Device(key.device),
+                place=key.place,
+                timeouts=Timeouts(start_s=start_s, answer_s=answer_s),
             )
         case EngineKind.analytic.value:
             from moesd_dist.engines.analytic import AnalyticEngine
@@ -229,9 +243,12 @@ def make_executor(conf: Conf) -> Executor:
         cores=hardware.foreign_load_cores,
         refuse=hardware.foreign_load is ForeignLoadPolicy.refuse,
     )
+    make = partial(
+        make_engine, timeouts=(conf.engine.start_timeout_s, conf.engine.answer_timeout_s)
+    )
     match conf.launcher:
         case Launcher.inline:
-            return InlineExecutor(make_engine, limit)
+            return InlineExecutor(make, limit)
         case Launcher.ray:
             from moesd_dist.sweep.cluster import ClusterSettings, RayExecutor
 
@@ -243,7 +260,7 @@ def make_executor(conf: Conf) -> Executor:
                 threads=1 if simulated else hardware.threads,
                 whole_node=hardware.whole_node and not simulated,
             )
-            return RayExecutor(make_engine, limit, settings)
+            return RayExecutor(make, limit, settings)
 
 
 def make_plan(conf: Conf, points: Sequence[SweepPoint]) -> Plan:

@@ -73,6 +73,8 @@ def one_line(outcome: Outcome) -> str:
     if not isinstance(outcome, Measurement):
         kind = "infeasible" if isinstance(outcome, Infeasible) else "failed"
         return f"{name(point)} {kind}: {outcome.reason}"
+    if not outcome.timed:
+        return _untimed_line(outcome)
     tokens_per_s = sum(r.tokens for r in outcome.repeats) / sum(r.seconds for r in outcome.repeats)
     text = f"{name(point)} {'simulated ' if point.simulated else ''}{tokens_per_s:.1f} tokens/s"
     if point.gamma:
@@ -81,6 +83,15 @@ def one_line(outcome: Outcome) -> str:
         )
         text += f", acceptance length {outcome.acceptance_length:.2f}"
     return text + (f" ({', '.join(outcome.flags)})" if outcome.flags else "")
+
+
+def _untimed_line(measured: Measurement) -> str:
+    """Counts alone."""
+    text = f"{name(measured.point)} untimed"
+    if measured.point.gamma:
+        text += f", acceptance length {measured.acceptance_length:.2f}"
+    flags = [flag for flag in measured.flags if flag != "untimed"]
+    return text + (f" ({', '.join(flags)})" if flags else "")
 
 
 @contextmanager

@@ -20,6 +20,10 @@ class Engine(Protocol):
         """Why the point cannot run here, before anything is spent; None if it can."""
         ...
 
+    def together(self, points: Sequence[SweepPoint]) -> bool:
+        """Whether repeats of these points can take turns without anything being loaded again."""
+        ...
+
     def warm_up(self, point: SweepPoint) -> None:
         """Runs the point's rounds untimed."""
         ...

@@ -9,6 +9,7 @@ from typing import get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
+from moesd_dist.engines.vllm.check import check_vllm
 from moesd_dist.models.families import is_known
 from moesd_dist.models.shape import ModelShape, shape_of
 from moesd_dist.models.sources import resolve_config
@@ -21,6 +22,8 @@ from moesd_dist.records import (
     SweepPoint,
 )
 from moesd_dist.workloads.prompts import NAMES
+
+_OURS = (DraftMethod.none, DraftMethod.draft_model, DraftMethod.ngram)  # what our own rounds do
 
 
 def check_known_keys(config: DictConfig, schema: type, path: str = "") -> None:
@@ -71,9 +74,16 @@ def _check_settings(point: SweepPoint) -> None:
             raise ValueError(f"{name} must be at least 1, got {value}")
     if point.gamma and point.sd.method is DraftMethod.none:
         raise ValueError(f"gamma {point.gamma} needs a draft method; choose sd=... or gamma=[0]")
+    if point.engine == "vllm":
+        check_vllm(point)
+    elif point.sd.method not in _OURS or point.sd.schedule or point.sd.options:
+        raise ValueError(
+            f"sd.method {point.sd.method} with its schedule and options is vLLM's; use engine=vllm, or one of "
+            f"{', '.join(sorted(_OURS))} without them"
+        )
     if point.simulated:
         _check_simulation(point)
-    elif point.layout != LayoutSpec():
+    elif point.engine == "transformers" and point.layout != LayoutSpec():
         raise ValueError(
             "the transformers engine runs in one process: tp_size, dp_size and ep_size must be 1, "
             f"got {point.layout.tp_size}, {point.layout.dp_size}, {point.layout.ep_size}"

@@ -128,7 +128,7 @@ def cli(tmp_path, monkeypatch, capfd) -> Cli:
             id="a formula verifies nothing",
         ),
         pytest.param(
-            [*PREDICT, "hardware=A800", "layout.ep_size=2"],
+            [*PREDICT, "hardware=A800", "layout=dp2_ep"],
             "tensor parallelism only",
             id="expert parallelism by formula",
         ),

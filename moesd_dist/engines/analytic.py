@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from moesd_dist.engines.analytic_model import model_of, unconditional_rates
@@ -65,6 +65,10 @@ class AnalyticEngine:
             bytes_needed=int(needed),
             bytes_available=int(memory),
         )
+
+    def together(self, points: Sequence[SweepPoint]) -> bool:
+        """Nothing is loaded."""
+        return True
 
     def warm_up(self, point: SweepPoint) -> None:
         """Formulas need none."""

@@ -2,6 +2,7 @@
 
 from moesd_dist.records.measurement import Interval, Measurement, Repeat
 from moesd_dist.records.outcome import Failed, Infeasible, Outcome
+from moesd_dist.records.place import RankPlace
 from moesd_dist.records.point import (
     Device,
     DraftMethod,
@@ -28,6 +29,7 @@ __all__ = [
     "ModelSpec",
     "Outcome",
     "Protocol",
+    "RankPlace",
     "Repeat",
     "Role",
     "SdSpec",

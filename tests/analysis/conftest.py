@@ -8,6 +8,7 @@ import pytest
 
 from moesd_dist.records import (
     DraftMethod,
+    LayoutSpec,
     Measurement,
     ModelSource,
     ModelSpec,
@@ -109,6 +110,22 @@ def hump(**changes: object) -> list[Measurement]:
 def control(batch_size: int, slower: float = 1.0) -> Measurement:
     of = point(batch_size, 0, role=Role.control)
     return measure(of, efficiency=1 / slower)
+
+
+REPAIRED = {"cpu_fixes": True, "layout": LayoutSpec(ep_size=2)}
+_SECONDS = ("seconds", "draft_s", "target_s", "reject_s", "median_target_s", "median_draft_s")
+
+
+def untimed(batch_size: int = 8, gamma: int = 3, **about: object) -> Measurement:
+    """As vLLM's repaired CPU build leaves it: counts, and no seconds."""
+    measured = measure(point(batch_size, gamma, **REPAIRED), **about)  # type: ignore[arg-type]
+    nothing = dict.fromkeys(_SECONDS, 0.0)
+    return replace(
+        measured,
+        repeats=tuple(replace(r, **nothing) for r in measured.repeats),  # type: ignore[arg-type]
+        baseline=tuple(replace(r, **nothing) for r in measured.baseline),  # type: ignore[arg-type]
+        flags=("cpu_fixes", "untimed"),
+    )
 
 
 @pytest.fixture

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from analysis.recommending.evidence import at_acceptance, correlation, observed, outside
+from analysis.recommending.selection import one_setting
 from moesd_dist.records import Measurement, Repeat
 from moesd_dist.sweep.statistics import paired_interval, speedup
 from moesd_dist.theory.acceptance_profile import AcceptanceProfile
+from tests.analysis.conftest import untimed
 from tests.analysis.known_sweep import REPEATS, sweep
 
 
@@ -73,3 +75,8 @@ def test_another_acceptance_scales_the_tokens_of_the_measured_rounds():
 def test_only_batch_sizes_outside_the_measured_ones_are_remarked_on():
     assert outside([2, 8], [1, 4, 8]) == []
     assert "Outside B=1..8" in outside([2, 9], [1, 4, 8])[0]
+
+
+def test_untimed_points_are_no_evidence() -> None:
+    with pytest.raises(ValueError, match="untimed points have no speedup to fit or compare"):
+        one_setting([untimed(8, 3), untimed(16, 3)], {})

@@ -10,7 +10,7 @@ import pytest
 from analysis.experts import counts
 from analysis.figures import experts_figure, sweep_figure
 from moesd_dist.records import Measurement
-from tests.analysis.conftest import HUMP, control, hump, measure, point
+from tests.analysis.conftest import HUMP, control, hump, measure, point, untimed
 
 
 def size_of(path: Path | None) -> tuple[int, int]:
@@ -52,6 +52,8 @@ def test_odd_sweeps_are_drawn(measurements: list[Measurement], tmp_path: Path) -
         pytest.param([], id="nothing"),
         pytest.param([measure(point(8, 0))], id="baselines alone"),
         pytest.param([control(8)], id="controls alone"),
+        pytest.param([untimed(8, 0), untimed(8, 3)], id="untimed points alone"),
+        pytest.param([measure(point(8, 0)), untimed(8, 3)], id="untimed SD beside a baseline"),
     ],
 )
 def test_without_sd_there_is_no_speedup_to_draw(
@@ -59,6 +61,14 @@ def test_without_sd_there_is_no_speedup_to_draw(
 ) -> None:
     assert sweep_figure(measurements, tmp_path / "speedup.png") is None
     assert not (tmp_path / "speedup.png").exists()
+
+
+def test_untimed_points_are_left_out_of_the_speedups_and_kept_among_the_experts(
+    tmp_path: Path,
+) -> None:
+    mixed = [*hump(), untimed(8, 0), untimed(8, 3)]
+    assert size_of(sweep_figure(mixed, tmp_path / "speedup.png")) == (1400, 600)
+    assert size_of(experts_figure([untimed(8, 3)], tmp_path / "experts.png")) == (1400, 600)
 
 
 def test_a_dense_target_has_no_experts_to_draw(tmp_path: Path) -> None:

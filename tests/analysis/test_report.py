@@ -19,10 +19,12 @@ from moesd_dist.records import (
     SdSpec,
     SweepPoint,
 )
-from tests.analysis.conftest import BASE, SD, control, hump, measure, point
+from tests.analysis.conftest import BASE, SD, control, hump, measure, point, untimed
 
 SHAPE = ModelSpec(name="qwen3_30b_a3b", source=ModelSource.shape)
 COIN = SdSpec(method=DraftMethod.ngram, synthetic_acceptance=(0.8,))
+ORACLE = SdSpec(method=DraftMethod.oracle, alpha=0.8)
+FIXED = SdSpec(method=DraftMethod.fixed)
 RANDOM = replace(BASE.workload, name="random")
 
 
@@ -127,6 +129,12 @@ def test_a_sweep_in_which_everything_failed_still_has_a_table() -> None:
             point(8, 3, sd=replace(SD, draft=SHAPE)), ["RANDOM WEIGHTS"], id="a shape as the draft"
         ),
         pytest.param(point(8, 3, sd=COIN), ["SYNTHETIC ACCEPTANCE"], id="acceptance by coin"),
+        pytest.param(
+            point(8, 3, sd=ORACLE), ["CONTROLLED ACCEPTANCE"], id="drafts that replay the reference"
+        ),
+        pytest.param(
+            point(8, 3, sd=FIXED), ["CONTROLLED ACCEPTANCE"], id="drafts that cost nothing"
+        ),
         pytest.param(point(8, 3, workload=RANDOM), ["RANDOM PROMPTS"], id="random tokens"),
     ],
 )
@@ -135,6 +143,37 @@ def test_loud_labels(of: SweepPoint, expected: list[str]) -> None:
     assert labels(found) == expected
     text = as_text(sweep_table(found))
     assert all(f"*** {name} ***" in text for name in expected)
+
+
+def test_the_title_names_the_rate_of_an_oracle() -> None:
+    assert "draft oracle of alpha 0.8," in as_text(sweep_table([measure(point(8, 3, sd=ORACLE))]))
+
+
+def test_an_untimed_point_shows_its_counts_and_dashes() -> None:
+    rows = rows_of(as_text(sweep_table([measure(point(8, 3)), untimed(8), untimed(16)])))
+    assert rows[0][3:] == [
+        "2.80",
+        "0.700",
+        "0.800",
+        "2.00 [1.98, 2.02]",
+        "37.8 -> 56.8",
+    ]
+    assert rows[1][-6:] == ["2.80", "0.700", "-", "-", "37.8 -> 56.8", "cpu fixes, untimed"]
+
+
+def test_a_wholly_untimed_sweep_has_no_columns_of_seconds() -> None:
+    baselines = [untimed(b, 0) for b in (8, 16)]
+    text = as_text(sweep_table([*baselines, *(untimed(b, 3) for b in (8, 16))]))
+    assert rows_of(text)[0] == ["8", "3", "2.80", "0.700", "37.8 -> 56.8", "cpu fixes, untimed"]
+    assert "speedup" not in text
+    assert "*" not in text
+    assert "decoding -> verification" in " ".join(text.split())
+    assert rows_of(as_text(sweep_table(baselines)))[0] == ["8", "37.8", "cpu fixes, untimed"]
+
+
+def test_a_point_is_shown_as_untimed_even_where_no_flag_says_so() -> None:
+    text = as_text(sweep_table([replace(untimed(), flags=())]))
+    assert rows_of(text)[0][-1] == "untimed"
 
 
 def test_the_title_names_what_was_measured_and_where(sweep: list[Measurement]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from analysis.curves import summary_curves
 from analysis.series import axes, by_setting
 from moesd_dist.records import DraftMethod, Measurement, ModelSource, ModelSpec, SdSpec
-from tests.analysis.conftest import BASE, HUMP, control, hump, measure, point
+from tests.analysis.conftest import BASE, HUMP, control, hump, measure, point, untimed
 
 LARGE = ModelSpec(name="large", source=ModelSource.checkpoint, location="/somewhere", seed=3)
 NGRAM = SdSpec(method=DraftMethod.ngram)
@@ -65,3 +65,17 @@ def test_a_control_has_a_curve_of_its_own() -> None:
 def test_names_hold_only_what_every_tracker_takes() -> None:
     odd = [*hump(), *hump(target=replace(LARGE, name="org/model (a)"))]
     assert "speedup_gamma_1_target_org_model_a_" in summary_curves(odd)
+
+
+def test_untimed_points_have_a_curve_of_acceptance_alone() -> None:
+    curves = summary_curves([untimed(8, 0), untimed(8, 3), untimed(16, 3)])
+    assert curves == {"acceptance_length_gamma_3": {8: 2.8, 16: pytest.approx(2.8)}}
+
+
+def test_untimed_points_leave_the_curves_of_timed_ones_alone() -> None:
+    mixed = summary_curves([*hump(), untimed(8, 0), untimed(8, 3)])
+    timed = {name: c for name, c in mixed.items() if name.endswith("layout_ep_size_1")}
+    assert [name for name in mixed if name not in timed] == [
+        "acceptance_length_gamma_3_layout_ep_size_2"
+    ]
+    assert list(timed.values()) == list(summary_curves(hump()).values())

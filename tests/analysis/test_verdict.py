@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from analysis.report import verdict
-from moesd_dist.records import DraftMethod, Failed, Infeasible, Measurement, SdSpec
-from tests.analysis.conftest import control, hump, measure, point
+from moesd_dist.records import DraftMethod, Failed, Infeasible, Measurement, Role, SdSpec
+from tests.analysis.conftest import control, hump, measure, point, untimed
 
 Efficiencies = dict[int, float]
 
@@ -117,3 +117,43 @@ def test_baselines_alone_claim_no_speedup() -> None:
     assert verdict([measure(point(1, 0))]) == [
         "Only baselines were measured: there is no speedup to report."
     ]
+
+
+def test_controlled_acceptance_is_a_caution() -> None:
+    oracle = SdSpec(method=DraftMethod.oracle, alpha=0.8)
+    caution, _ = verdict([measure(point(8, 3, sd=oracle))])
+    assert caution.startswith("CONTROLLED ACCEPTANCE: drafts were made to be accepted at a chosen")
+
+
+UNTIMED = (
+    "(repaired so that expert or data parallelism works on vLLM's CPU build, where seconds mean "
+    "nothing: only counts are reported)"
+)
+
+
+def test_untimed_points_claim_acceptance_alone() -> None:
+    fixed, caution, line = verdict([untimed(8, 0), untimed(8, 3), untimed(16, 3)])
+    assert fixed == ("Flagged: cpu_fixes at 3 of 3 points (with our repairs of vLLM's CPU build).")
+    assert caution == f"Flagged: untimed at 3 of 3 points {UNTIMED}."
+    assert line == ("gamma=3: untimed, so no speedup; acceptance length 2.80 at B=8, 2.80 at B=16.")
+
+
+def test_timed_points_keep_their_sentence_beside_untimed_ones() -> None:
+    sentences = verdict([*hump(), untimed(64, 3), untimed(64, 0)])
+    assert f"Flagged: untimed at 2 of 20 points {UNTIMED}." in sentences
+    (peak,) = [s for s in sentences if "highest speedup 1.58 [1.57, 1.60] at B=8" in s]
+    assert "B=1..32" in peak
+    assert any("untimed, so no speedup; acceptance length 2.80 at B=64." in s for s in sentences)
+
+
+def test_an_untimed_control_claims_nothing() -> None:
+    of = replace(untimed(8, 0).point, role=Role.control)
+    sentences = verdict([replace(untimed(8, 0), point=of)])
+    assert all(sentence.startswith("Flagged: ") for sentence in sentences)
+
+
+def test_recorded_overhead_is_among_what_limits_a_speedup() -> None:
+    m = measure(point(8, 3))
+    repeats = tuple(replace(r, seconds=5 * r.seconds, overhead_s=4 * r.seconds) for r in m.repeats)
+    (sentence,) = verdict([replace(m, repeats=repeats)])
+    assert "limited most by engine overhead 0.20 (acceptance 0.70, target efficiency" in sentence

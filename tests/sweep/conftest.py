@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -30,6 +30,7 @@ class FormulaEngine:
         self.log: list[tuple[int, int, int]] = []  # (batch size, gamma, repeat)
         self.memory, self.breaks_at = memory, breaks_at
         self.foreign_cpu = 0.0
+        self.engine_starts = 0  # of every repeat
         self.closed = False
 
     def describe(self) -> Mapping[str, str]:
@@ -39,6 +40,9 @@ class FormulaEngine:
         if point.batch_size <= self.memory:
             return None
         return Infeasible(point=point, reason="too big", bytes_needed=2, bytes_available=1)
+
+    def together(self, points: Sequence[SweepPoint]) -> bool:
+        return True
 
     def warm_up(self, point: SweepPoint) -> None:
         if point.batch_size == self.breaks_at:
@@ -64,6 +68,7 @@ class FormulaEngine:
             median_target_s=target_s,
             median_draft_s=0.0,
             foreign_cpu=self.foreign_cpu,
+            engine_starts=self.engine_starts,
         )
 
     def routing(self, point: SweepPoint) -> tuple[int, int]:

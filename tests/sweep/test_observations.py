@@ -108,3 +108,15 @@ def test_what_differs_is_named(
 def test_baselines_alone_are_refused(quickstart: list[Measurement]) -> None:
     with pytest.raises(ValueError, match="a fit needs SD points, got 7 measurements without any"):
         step_data([m for m in quickstart if not m.point.gamma])
+
+
+@pytest.mark.parametrize("fixed", [1, 14], ids=["one of them", "all of them"])
+def test_untimed_points_are_refused_in_one_line(quickstart: list[Measurement], fixed: int) -> None:
+    points = sd_points(quickstart)
+    layout = LayoutSpec(ep_size=2)
+    repaired = [replace(m, point=replace(m.point, cpu_fixes=True, layout=layout)) for m in points]
+    with pytest.raises(
+        ValueError, match=f"untimed points have no speedup .* {fixed} of 14 are"
+    ) as e:
+        step_data([*repaired[:fixed], *points[fixed:]])
+    assert "\n" not in str(e.value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from moesd_dist.records import Failed, Infeasible, Measurement, Role
+from moesd_dist.records import Failed, Infeasible, LayoutSpec, Measurement, Role
 from moesd_dist.sweep.grid import expand
 from moesd_dist.sweep.pairing import LoadLimit, engine_key, groups, measure_group
 
@@ -65,6 +65,39 @@ def test_foreign_load_is_flagged_or_refused(base, formula_engine):
     refused = measure_group(engine, group, LoadLimit(cores=0.5, refuse=True))
     assert [o.flags for o in flagged] == [("foreign_load",)] * 2
     assert all(isinstance(o, Failed) and "0.9 cores" in o.reason for o in refused)
+
+
+@pytest.mark.parametrize(
+    ("changes", "starts", "flags"),
+    [
+        pytest.param({}, 0, (), id="nothing to say"),
+        pytest.param({}, 1, ("engine_restarts",), id="an engine was started again"),
+        pytest.param({"cpu_fixes": True}, 0, ("cpu_fixes",), id="a repaired engine, timed"),
+        pytest.param(
+            {"cpu_fixes": True, "layout": LayoutSpec(dp_size=2)},
+            0,
+            ("cpu_fixes", "untimed"),
+            id="a repaired engine over several ranks",
+        ),
+        pytest.param({"layout": LayoutSpec(ep_size=2)}, 0, (), id="several ranks as they are"),
+    ],
+)
+def test_what_a_reader_must_know_is_flagged(base, formula_engine, changes, starts, flags):
+    engine = formula_engine()
+    engine.engine_starts = starts
+    (group,) = groups(expand(base(**changes), {"gamma": [1]}), finished=())
+    assert [o.flags for o in measure_group(engine, group, LoadLimit())] == [flags] * 2
+
+
+def test_a_restart_of_the_baseline_is_flagged_at_the_points_paired_with_it(base, formula_engine):
+    class Restarted(formula_engine):
+        def measure(self, point, repeat):
+            self.engine_starts = int(point.gamma == 0 and repeat == 1)
+            return super().measure(point, repeat)
+
+    (group,) = groups(expand(base(), {"gamma": [1]}), finished=())
+    outcomes = measure_group(Restarted(), group, LoadLimit())
+    assert [o.flags for o in outcomes] == [("engine_restarts",)] * 2
 
 
 def test_a_gamma_that_breaks_leaves_the_others_measured(base, formula_engine):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from moesd_dist.records import ModelSource, ModelSpec, Role, SdSpec
+from moesd_dist.records import DraftMethod, ModelSource, ModelSpec, Role, SdSpec
 from moesd_dist.tracking.labels import acceptance, point_params, run_name, sweep_params
 
 from .conftest import MakePoint
@@ -31,6 +31,15 @@ def test_acceptance_is_verified_synthetic_or_a_baseline(make_point: MakePoint) -
     point = make_point()
     assert acceptance(point) == "verified"
     assert acceptance(make_point(sd=SdSpec(synthetic_acceptance=(0.8,)))) == "synthetic"
+    assert acceptance(point.baseline) == "baseline"
+
+
+@pytest.mark.parametrize("method", [DraftMethod.oracle, DraftMethod.fixed])
+def test_drafts_made_to_be_accepted_are_controlled(
+    make_point: MakePoint, method: DraftMethod
+) -> None:
+    point = make_point(sd=SdSpec(method=method, alpha=0.8))
+    assert acceptance(point) == "controlled"
     assert acceptance(point.baseline) == "baseline"
 
 

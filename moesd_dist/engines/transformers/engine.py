@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
+from moesd_dist.engines.host import ForeignLoad
 from moesd_dist.engines.transformers import host
 from moesd_dist.engines.transformers.clocks import clock_for
 from moesd_dist.engines.transformers.load import load_config
@@ -69,6 +70,10 @@ class TransformersEngine:
         weights = 0 if self._pair is not None else shape.weight_bytes(size)
         return int(weights + slots * shape.kv_bytes_per_token(size))
 
+    def together(self, points: Sequence[SweepPoint]) -> bool:
+        """One pair serves them all."""
+        return True
+
     def warm_up(self, point: SweepPoint) -> None:
         self._prepare(point)
         batch, runner = self._start(point, repeat=0)
@@ -82,7 +87,7 @@ class TransformersEngine:
         batch, runner = self._start(point, repeat)
         work, protocol = point.workload, point.protocol
         pair.recorder.take()
-        load = host.ForeignLoad()
+        load = ForeignLoad()
         rounds = full_batch(
             runner,
             batch,

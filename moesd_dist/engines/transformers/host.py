@@ -1,38 +1,16 @@
-"""The machine under the measurement: threads, memory, names, and who else keeps its cores busy."""
+"""What PyTorch knows of the machine: threads, memory and the device's name."""
 
 from __future__ import annotations
 
 import os
 import platform
-import time
-from importlib import metadata
-from pathlib import Path
 
 import psutil
 import torch
 
+from moesd_dist.engines.host import cpu_model, versions
+
 PACKAGES = ("moesd-dist", "torch", "transformers", "tokenizers", "safetensors")
-
-
-class ForeignLoad:
-    """Cores kept busy by others: the machine's busy time less this process's own."""
-
-    def __init__(self) -> None:
-        self._began = self._now()
-
-    def cores(self) -> float:
-        """Mean since construction; at least 0. Clock ticks of 10 ms make short spans coarse."""
-        wall, busy, own = (b - a for a, b in zip(self._began, self._now(), strict=True))
-        return max(0.0, (busy - own) / wall) if wall > 0 else 0.0
-
-    @staticmethod
-    def _now() -> tuple[float, float, float]:
-        times = psutil.cpu_times()
-        idle = times.idle + getattr(times, "iowait", 0.0)
-        # guest time is already inside user time on Linux
-        double = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
-        own = os.times()
-        return time.monotonic(), sum(times) - double - idle, own.user + own.system
 
 
 def set_threads(threads: int) -> None:
@@ -55,22 +33,7 @@ def device_name(device: torch.device) -> str:
     return cpu_model()
 
 
-def cpu_model() -> str:
-    """The processor's own name where the system tells it, else its architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
-
-
 def describe(device: torch.device) -> dict[str, str]:
     """Host, device and versions, as they go into every record."""
-    found = {"host": platform.node(), "device_name": device_name(device)}
-    for package in PACKAGES:
-        try:
-            found[f"version.{package}"] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    about = {"host": platform.node(), "device_name": device_name(device)}
+    return about | versions(PACKAGES)

@@ -1,0 +1,144 @@
+"""What runs on a node of the cluster: a whole engine, or one rank of an engine over several."""
+
+from __future__ import annotations
+
+import socket
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import ray
+
+from moesd_dist.ports import Engine
+from moesd_dist.records import Infeasible, Outcome, Repeat, SweepPoint
+from moesd_dist.sweep.driver import MakeEngine, measure_or_fail
+from moesd_dist.sweep.pairing import EngineKey, Group, LoadLimit, measure_group
+
+T = TypeVar("T")
+
+
+class EngineActor:
+    """Holds one engine on a node and measures groups on it."""
+
+    def __init__(self, make_engine: MakeEngine, key: EngineKey, limit: LoadLimit) -> None:
+        self._engine, self._limit = make_engine(key), limit
+
+    def measure(self, group: Group) -> list[Outcome]:
+        return measure_or_fail(self._engine, group, self._limit)
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broken:
+    """A rank's answer when something went wrong on it."""
+
+    reason: str
+    log: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """What decides which steps a group is measured in: equal on all ranks, or they wait for ever."""
+
+    impossible: Mapping[str, Infeasible]  # by point id
+    together: bool  # `Engine.together` of the group's points
+
+
+class RankActor:
+    """Holds the engine of one rank; what breaks is its answer, so that the gang hears of it."""
+
+    _engine: Engine | None = None
+
+    def meeting_place(self) -> tuple[str, int]:
+        """This node's address as the cluster knows it, and a port that is free now."""
+        # get_node_ip_address() may name an interface that the cluster does not use.
+        own = ray.get_runtime_context().get_node_id()
+        address = next(n["NodeManagerAddress"] for n in ray.nodes() if n["NodeID"] == own)
+        with socket.socket() as free:
+            free.bind((address, 0))
+            return address, free.getsockname()[1]
+
+    def start(self, make_engine: MakeEngine, key: EngineKey) -> Broken | None:
+        def made() -> None:
+            self._engine = make_engine(key)
+
+        return _answer(made)
+
+    def outlook(self, group: Group) -> Outlook | Broken:
+        return _answer(lambda: _outlook(self._started(), group))
+
+    def measure(self, group: Group, limit: LoadLimit, agreed: Outlook) -> list[Outcome] | Broken:
+        return _answer(lambda: measure_group(_InStep(self._started(), agreed), group, limit))
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+
+    def _started(self) -> Engine:
+        assert self._engine is not None  # the gang starts a rank before it asks it
+        return self._engine
+
+
+def _outlook(engine: Engine, group: Group) -> Outlook:
+    found = [i for p in group.wanted if (i := engine.infeasible(p)) is not None]
+    impossible = {i.point.point_id: i for i in found}
+    order = (group.baseline, *group.points)
+    left = [p for p in order if p.point_id not in impossible]
+    return Outlook(impossible=impossible, together=engine.together(left))
+
+
+def _answer(action: Callable[[], T]) -> T | Broken:
+    try:
+        return action()
+    except _RankRaised as raised:
+        error: BaseException = raised.error
+    except Exception as raised_here:
+        error = raised_here
+    log = "".join(traceback.format_exception(error))
+    return Broken(reason=f"{type(error).__name__}: {error}", log=log)
+
+
+class _RankRaised(BaseException):
+    """No `Exception`: `measure_group` would go on with the next point, out of step with the rest."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class _InStep:
+    """A rank's engine that says what all ranks say, and lets no error pass for one point's."""
+
+    def __init__(self, engine: Engine, agreed: Outlook) -> None:
+        self._engine, self._agreed = engine, agreed
+
+    def describe(self) -> Mapping[str, str]:
+        return self._engine.describe()
+
+    def infeasible(self, point: SweepPoint) -> Infeasible | None:
+        return self._agreed.impossible.get(point.point_id)
+
+    def together(self, points: Sequence[SweepPoint]) -> bool:
+        return self._agreed.together
+
+    def warm_up(self, point: SweepPoint) -> None:
+        _or_end(lambda: self._engine.warm_up(point))
+
+    def measure(self, point: SweepPoint, repeat: int) -> Repeat:
+        return _or_end(lambda: self._engine.measure(point, repeat))
+
+    def routing(self, point: SweepPoint) -> tuple[int, int]:
+        return self._engine.routing(point)
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def _or_end(action: Callable[[], T]) -> T:
+    try:
+        return action()
+    except Exception as error:
+        raise _RankRaised(error) from error

@@ -1,0 +1,137 @@
+"""One outcome a point from those of the data-parallel ranks that measured it side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from typing import Any
+
+from moesd_dist.records import Failed, Infeasible, Measurement, Outcome, Repeat, SweepPoint
+
+# Every rank has its own sequences, so what is counted adds up.
+SUMMED = (
+    "tokens", "drafted", "accepted", "sequence_rounds", "prompts", "prompt_tokens",
+    "end_to_end_tokens", "request_tokens", "request_s", "scheduled_sequences",
+)  # fmt: skip
+# Ranks run side by side, so the slowest decides how long it took and how many steps it was.
+LARGEST = (
+    "seconds", "draft_s", "target_s", "reject_s", "overhead_s", "prefill_s", "end_to_end_s",
+    "rounds", "scheduled_steps", "median_target_s", "median_draft_s", "foreign_cpu",
+    "engine_starts",
+)  # fmt: skip
+
+
+def merge(outcomes_by_rank: Sequence[Sequence[Outcome]]) -> list[Outcome]:
+    """One outcome a point, in the order in which points first appear; rank r's are at place r.
+
+    ValueError where the ranks did not measure the same: another gamma, another number of repeats.
+    """
+    if len(outcomes_by_rank) == 1:
+        return list(outcomes_by_rank[0])
+    found = [{o.point.point_id: o for o in outcomes} for outcomes in outcomes_by_rank]
+    points = {key: o.point for outcomes in found for key, o in outcomes.items()}
+    return [_merged(point, [own.get(key) for own in found]) for key, point in points.items()]
+
+
+def failed(point: SweepPoint, broken: Mapping[int, tuple[str, str]], *, size: int) -> Failed:
+    """A point that broke on some of `size` ranks; `broken` is reason and log by rank."""
+    names = {rank: f"rank {rank} of {size}" for rank in sorted(broken)}
+    reasons = [f"{name}: {broken[rank][0]}" for rank, name in names.items()]
+    logs = [f"== {name} ==\n{broken[rank][1]}" for rank, name in names.items() if broken[rank][1]]
+    return Failed(point=point, reason="; ".join(reasons), log="\n".join(logs))
+
+
+def _merged(point: SweepPoint, outcomes: Sequence[Outcome | None]) -> Outcome:
+    broken = {rank: _why(o) for rank, o in enumerate(outcomes) if o is None or _broke(o)}
+    if broken:
+        return failed(point, broken, size=len(outcomes))
+    impossible = [o for o in outcomes if isinstance(o, Infeasible)]
+    if impossible:
+        return impossible[0]
+    return _measurement([o for o in outcomes if isinstance(o, Measurement)])
+
+
+def _broke(outcome: Outcome) -> bool:
+    return isinstance(outcome, Failed)
+
+
+def _why(outcome: Outcome | None) -> tuple[str, str]:
+    if isinstance(outcome, Failed):
+        return outcome.reason, outcome.log
+    return "it returned no outcome for the point, others did", ""
+
+
+def _measurement(ranks: Sequence[Measurement]) -> Measurement:
+    """What the ranks say about themselves is rank 0's, but for hosts and flags."""
+    return replace(
+        ranks[0],
+        repeats=_repeats([m.repeats for m in ranks]),
+        baseline=_repeats([m.baseline for m in ranks]),
+        host=", ".join(dict.fromkeys(m.host for m in ranks)),
+        flags=tuple(dict.fromkeys(flag for m in ranks for flag in m.flags)),
+    )
+
+
+def _repeats(ranks: Sequence[Sequence[Repeat]]) -> tuple[Repeat, ...]:
+    counts = [len(repeats) for repeats in ranks]
+    if len(set(counts)) > 1:
+        raise ValueError(
+            f"all ranks must measure as many repeats; got {counts} from rank 0 on; "
+            "give them the same group"
+        )
+    return tuple(merged_repeat(repeats) for repeats in zip(*ranks, strict=True))
+
+
+def merged_repeat(ranks: Sequence[Repeat]) -> Repeat:
+    """Counts summed, wall-clock seconds of the slowest rank.
+
+    The slowest draft phase may be another rank's than the slowest verification, so the parts may
+    add up to more than `seconds`. Distinct experts stay unknown: each rank reports those that its
+    own tokens chose, and their sum would count an expert that two ranks chose twice; summed loads
+    stay right.
+    """
+    gammas = [r.tokens_per_forward - 1 for r in ranks]
+    if len(set(gammas)) > 1:
+        raise ValueError(
+            f"gamma must be equal on all ranks; got {gammas} from rank 0 on; give them the same group"
+        )
+    sums: dict[str, Any] = {name: sum(getattr(r, name) for r in ranks) for name in SUMMED}
+    maxima: dict[str, Any] = {name: max(getattr(r, name) for r in ranks) for name in LARGEST}
+    return replace(
+        ranks[0],
+        **sums,
+        **maxima,
+        # A rank whose share of the batch is empty has no positions to count.
+        accepted_per_position=_columns(r.accepted_per_position for r in ranks),
+        mean_context=_mean_context(ranks),
+        verified_tokens=_verified_tokens(ranks),
+        expert_load=_expert_load([r.expert_load for r in ranks]),
+        experts_seen=(),
+        layer_forwards=0,
+    )
+
+
+def _columns(rows: Iterable[Sequence[int]]) -> tuple[int, ...]:
+    return tuple(sum(column) for column in zip_longest(*rows, fillvalue=0))
+
+
+def _mean_context(ranks: Sequence[Repeat]) -> float:
+    weight = sum(r.sequence_rounds for r in ranks)
+    return sum(r.mean_context * r.sequence_rounds for r in ranks) / weight if weight else 0.0
+
+
+def _verified_tokens(ranks: Sequence[Repeat]) -> int:
+    """0 has a meaning of its own, so it is kept where no rank counted and spelt out where one did."""
+    if not any(r.verified_tokens for r in ranks):
+        return 0
+    return sum(r.verified_tokens or r.sequence_rounds * r.tokens_per_forward for r in ranks)
+
+
+def _expert_load(
+    loads: Sequence[tuple[tuple[int, ...], ...]],
+) -> tuple[tuple[int, ...], ...]:
+    """Summed where every rank traced; empty otherwise, since a part of it would pass for all."""
+    if not all(loads):
+        return ()
+    return tuple(_columns(layers) for layers in zip(*loads, strict=True))
