@@ -10,7 +10,7 @@ from typing import Any
 from moesd_dist.engines.vllm.host import LoadedLLM, Timeouts
 from moesd_dist.engines.vllm.installed import require_build
 from moesd_dist.engines.vllm.limits import impossible, too_large
-from moesd_dist.engines.vllm.memory import device_memory, needed_bytes
+from moesd_dist.engines.vllm.memory import device_memory, fills_device, needed_bytes
 from moesd_dist.engines.vllm.process import EngineDied
 from moesd_dist.engines.vllm.settings import SEQUENCES, Setting, setting_of
 from moesd_dist.records import Device, DraftMethod, Infeasible, RankPlace, Repeat, SweepPoint
@@ -24,6 +24,9 @@ class _Routing:
     top_k: int
 
 
+PORTS = 16  # that the data-parallel ranks of one LLM take, counted up from the first
+
+
 class VllmEngine:
     """Implements the `Engine` port; nothing is started before the first warm-up."""
 
@@ -31,8 +34,8 @@ class VllmEngine:
         self._device, self._place, self._timeouts = device, place, timeouts
         self._build = require_build()
         self._loaded: dict[Setting, LoadedLLM] = {}  # the least recently used first
-        self._broken: dict[Setting, EngineDied] = {}
-        self._restarts = 0
+        self._broken: dict[tuple[Setting, int], EngineDied] = {}  # with room for so many sequences
+        self._starts = self._restarts = 0
         self._seen: set[Setting] = set()
         self._about: dict[str, Any] = {}
         self._routing: dict[str, _Routing] = {}
@@ -45,25 +48,26 @@ class VllmEngine:
     def infeasible(self, point: SweepPoint) -> Infeasible | None:
         if reason := impossible(point, self._build, self._place):
             return Infeasible(point=point, reason=reason)
+        memory = device_memory(self._device)
         if self._loaded:  # what is loaded makes room for what is asked for
-            return None
-        return too_large(point, device_memory(self._device), self._sequences(point))
+            memory = replace(memory, free=memory.total)
+        return too_large(point, memory, self._sequences(point))
 
     def together(self, points: Sequence[SweepPoint]) -> bool:
         """Whether one LLM for each setting among them can be loaded at once."""
-        missing = {setting_of(p): p for p in points if setting_of(p) not in self._loaded}
+        settings = {setting_of(p): p for p in points}
+        if len(settings) > 1 and any(map(fills_device, settings.values())):
+            return False
+        missing = {s: p for s, p in settings.items() if s not in self._loaded}
         needed = sum(needed_bytes(p, self._sequences(p)) for p in missing.values())
         return needed <= device_memory(self._device).free
 
     def warm_up(self, point: SweepPoint) -> None:
-        llm = self._llm(point)
-        self._give_references(llm, point, repeat=0)
-        llm.call("warm_up", point=point)
+        self._prepared(point, repeat=0).call("warm_up", point=point)
 
     def measure(self, point: SweepPoint, repeat: int) -> Repeat:
         before = self._restarts
-        llm = self._llm(point)
-        self._give_references(llm, point, repeat)
+        llm = self._prepared(point, repeat)
         measured: Repeat = llm.call("measure", point=point, repeat=repeat)
         if repeat == 0 and llm.about["num_experts"]:
             measured = self._with_routing(llm, point, measured)
@@ -78,11 +82,21 @@ class VllmEngine:
         for setting in list(self._loaded):
             self._loaded.pop(setting).close()
 
+    def _prepared(self, point: SweepPoint, repeat: int) -> LoadedLLM:
+        """The point's LLM; an oracle's knows what the target alone writes in this repeat."""
+        if point.gamma == 0 or point.sd.method is not DraftMethod.oracle:
+            return self._llm(point)
+        key = (point.baseline, point.gamma, repeat)
+        if self._references is None or self._references[0] != key:
+            found = self._llm(point.baseline).call("references", point=point, repeat=repeat)
+            self._references = (key, found)
+        llm = self._llm(point)  # only now: the baseline's may have taken its place
+        llm.call("set_references", sequences=self._references[1])
+        return llm
+
     def _llm(self, point: SweepPoint) -> LoadedLLM:
         """The LLM of the point's setting, started if need be; one that cannot start fails for good."""
         setting = setting_of(point)
-        if setting in self._broken:
-            raise self._broken[setting]
         llm = self._loaded.pop(setting, None)
         enough = llm is not None and llm.sequences >= self._place.share(point.batch_size)
         if llm is not None and (llm.dead or not enough):
@@ -93,36 +107,35 @@ class VllmEngine:
 
     def _start(self, setting: Setting, point: SweepPoint) -> LoadedLLM:
         sequences = self._sequences(point)
+        if broken := self._broken.get((setting, sequences)):
+            raise EngineDied(broken.reason, broken.log)
         memory = device_memory(self._device)
-        while self._loaded and needed_bytes(point, sequences) > memory.free:
+        needed, alone = needed_bytes(point, sequences), fills_device(point)
+        while self._loaded and (alone or needed > memory.free):
             self._loaded.pop(next(iter(self._loaded))).close()
             memory = device_memory(self._device)
+        if found := too_large(point, memory, sequences):
+            raise MemoryError(found.reason)
         self._restarts += setting in self._seen
         self._seen.add(setting)
         try:
             llm = LoadedLLM(
-                point, self._place, sequences=sequences, memory=memory, timeouts=self._timeouts
+                point, self._meeting(), sequences=sequences, memory=memory, timeouts=self._timeouts
             )
         except EngineDied as error:
-            self._broken[setting] = error
+            self._broken[setting, sequences] = error
             raise
         self._about = llm.about
         return llm
 
+    def _meeting(self) -> RankPlace:
+        """Every LLM's ranks meet at ports of their own: those of the last one are still in use."""
+        self._starts += 1
+        return replace(self._place, port=self._place.port + PORTS * self._starts)
+
     def _sequences(self, point: SweepPoint) -> int:
         """Room for larger batches to come, so that they need no engine of their own."""
         return max(SEQUENCES, 1 << (self._place.share(point.batch_size) - 1).bit_length())
-
-    def _give_references(self, llm: LoadedLLM, point: SweepPoint, repeat: int) -> None:
-        if point.gamma == 0 or point.sd.method is not DraftMethod.oracle:
-            return
-        baseline = point.baseline
-        key = (baseline, point.gamma, repeat)
-        if self._references is None or self._references[0] != key:
-            found = self._llm(baseline).call("references", point=point, repeat=repeat)
-            self._references = (key, found)
-            self._llm(point)
-        llm.call("set_references", sequences=self._references[1])
 
     def _with_routing(self, llm: LoadedLLM, point: SweepPoint, measured: Repeat) -> Repeat:
         found = llm.call("trace_routing", point=point, repeat=0)

@@ -27,7 +27,7 @@ def too_large(point: SweepPoint, memory: DeviceMemory, sequences: int) -> Infeas
     return Infeasible(
         point=point,
         reason=f"needs {needed / 2**30:.1f} GiB of each {point.device.value} device, "
-        f"{memory.free / 2**30:.1f} GiB are free",
+        f"{memory.free / 2**30:.1f} GiB can be had",
         bytes_needed=needed,
         bytes_available=memory.free,
     )

@@ -34,26 +34,39 @@ def device_memory(device: Device) -> DeviceMemory:
 
 def needed_bytes(point: SweepPoint, sequences: int) -> int:
     """Per device; weights of an unknown family by their files, 0 where neither is known."""
-    specs = [target_of(point)] + ([point.sd.draft] if point.gamma and point.sd.draft else [])
-    weights = sum(_weight_bytes(spec, point.layout) for spec in specs)
+    weights = sum(_weight_bytes(spec, point.layout) for spec in _models(point))
     return int(weights + cache_bytes(point, sequences) + RUNTIME_BYTES[point.device])
 
 
 def cache_bytes(point: SweepPoint, sequences: int) -> int:
     """Of the KV cache, per device; at least 64 MiB."""
-    return max(64 * 2**20, int(KV_MARGIN * kv_bytes(point, sequences) / point.layout.tp_size))
+    return max(64 * 2**20, int(KV_MARGIN * kv_bytes(point, sequences)))
 
 
 def cuda_arguments(point: SweepPoint, sequences: int, memory: DeviceMemory) -> dict[str, float]:
     """A cache of the size that is needed, so that baseline and SD fit on one device side by side.
 
     vLLM refuses to start where less than its share of the device is free, so the share is told too.
+    Nothing is told of a model that fills the device.
     """
+    if fills_device(point):
+        return {}
     share = needed_bytes(point, sequences) / memory.total
     return {
         "kv_cache_memory_bytes": cache_bytes(point, sequences),
         "gpu_memory_utilization": round(min(0.95, max(0.05, share)), 3),
     }
+
+
+def fills_device(point: SweepPoint) -> bool:
+    """Whether vLLM itself must size the cache, from all that is free: on a GPU, for a model whose
+    config is not here or not understood."""
+    known = all(known_shape(spec) for spec in _models(point))
+    return point.device is Device.cuda and not known
+
+
+def _models(point: SweepPoint) -> list[ModelSpec]:
+    return [target_of(point)] + ([point.sd.draft] if point.gamma and point.sd.draft else [])
 
 
 def _weight_bytes(spec: ModelSpec, layout: LayoutSpec) -> float:

@@ -103,7 +103,8 @@ class Session:
         """Every step of one greedy batch, its rows named by the place of their prompt."""
         self._rpc("moesd_take")
         names = self._add(prompts, self._sampling(tokens, 0.0))
-        self._drain()
+        for _ in self._stepping():
+            pass
         places = {name: str(place) for place, name in enumerate(names)}
         return [
             {**step, "rows": [places[row.rpartition("-")[0]] for row in step["rows"]]}
@@ -161,25 +162,23 @@ class Session:
         """
         self._rpc("moesd_take")
         names = self._add(prompts, self._sampling(longest_output(point), point.temperature))
-        engine, written = self._llm.llm_engine, dict.fromkeys(names, 0)
-        while sum(written.values()) < tokens + len(names) and engine.has_unfinished_requests():
-            for output in engine.step():
+        written = dict.fromkeys(names, 0)
+        for outputs in self._stepping():
+            for output in outputs:
                 written[output.request_id] = len(output.outputs[0].token_ids)
-                if output.finished and sum(written.values()) < tokens:
-                    tokens = 0  # the batch is no longer full
-        engine.abort_request(names)
-        self._drain()
+            left = any(output.finished for output in outputs)  # the batch is no longer full
+            if left or sum(written.values()) >= tokens + len(names):
+                self._llm.llm_engine.abort_request(names)
         return [Step.from_plain(step) for step in self._rpc("moesd_take")[0]]
 
     def _to_the_end(self, prompts: list[list[int]], point: SweepPoint) -> EndToEnd:
         self._rpc("moesd_take")
         output = point.workload.output_tokens
         names = self._add(prompts, self._sampling(output, point.temperature))
-        engine = self._llm.llm_engine
         first: dict[str, float] = {}
         last: dict[str, float] = {}
-        while engine.has_unfinished_requests():
-            for found in engine.step():
+        for outputs in self._stepping():
+            for found in outputs:
                 last[found.request_id] = time.perf_counter()
                 first.setdefault(found.request_id, last[found.request_id])
         steps = tuple(Step.from_plain(step) for step in self._rpc("moesd_take")[0])
@@ -200,9 +199,11 @@ class Session:
             self._llm.llm_engine.add_request(name, {"prompt_token_ids": prompt}, sampling)
         return names
 
-    def _drain(self) -> None:
-        while self._llm.llm_engine.has_unfinished_requests():
-            self._llm.llm_engine.step()
+    def _stepping(self) -> Iterator[list[Any]]:
+        """Steps until nothing is left on any data-parallel rank: all of them ask, then all step."""
+        engine = self._llm.llm_engine
+        while engine.has_unfinished_requests():
+            yield engine.step()
 
     def _sampling(self, tokens: int, temperature: float) -> Any:
         from vllm import SamplingParams

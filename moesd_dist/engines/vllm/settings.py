@@ -11,7 +11,7 @@ from typing import Any
 import moesd_dist
 from moesd_dist.engines.vllm.checkpoint import hf_overrides, materialised
 from moesd_dist.engines.vllm.methods import speculative_config
-from moesd_dist.models.families import is_known
+from moesd_dist.models.families import LATENT_ATTENTION, family, is_known, kv_heads
 from moesd_dist.models.shape import ModelShape, bytes_per_value, shape_of
 from moesd_dist.models.sources import resolve_config
 from moesd_dist.records import (
@@ -87,17 +87,18 @@ def engine_arguments(point: SweepPoint, *, max_num_seqs: int) -> dict[str, Any]:
 
 def environment(point: SweepPoint, place: RankPlace) -> dict[str, str]:
     """What the engine's processes see, beside what they inherit."""
-    layout, alone = point.layout, point.layout.tp_size * point.layout.dp_size == 1
+    layout, alone = point.layout, point.layout.tp_size == 1
     found = {
         "PYTHONPATH": str(Path(moesd_dist.__file__).parents[1]),
         "OMP_NUM_THREADS": str(point.threads),
         # vLLM's n-gram lookup is numba's, which would give OpenMP all cores, torch included.
         "NUMBA_NUM_THREADS": str(point.threads),
         "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_HOST_IP": place.address or "127.0.0.1",  # what its processes meet on
         # One process where one is enough: it starts in seconds and nothing is sent around.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0" if point.device is Device.cpu and alone else "1",
     }
-    if point.device is Device.cpu and not alone:
+    if point.device is Device.cpu and layout.tp_size * layout.dp_size > 1:
         found["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(
             map(str, range(layout.tp_size * layout.dp_size))
         )
@@ -144,11 +145,20 @@ def known_shape(spec: ModelSpec | None) -> ModelShape | None:
 
 
 def kv_bytes(point: SweepPoint, sequences: int) -> int:
-    """KV caches of target and draft for so many sequences; 0 where shapes are not known."""
-    specs = [point.target, point.sd.draft]
-    found = [(spec, known_shape(spec)) for spec in specs if spec is not None]
-    each = sum(s.kv_bytes_per_token(bytes_per_value(spec.dtype)) for spec, s in found if s)
+    """KV caches of target and draft for so many sequences, per device; 0 where shapes are not known."""
+    specs = [point.target, *([point.sd.draft] if point.gamma and point.sd.draft else [])]
+    each = sum(_kv_bytes_per_token(spec, point.layout.tp_size) for spec in specs)
     return int(each * sequences * max_model_len(point))
+
+
+def _kv_bytes_per_token(spec: ModelSpec, tp_size: int) -> float:
+    """Ranks share heads, and copy them where they are fewer; a latent is one for all heads."""
+    config = resolve_config(spec)
+    if not config or not is_known(config):
+        return 0.0
+    heads = 1 if family(config) in LATENT_ATTENTION else kv_heads(config)
+    whole = shape_of(config).kv_bytes_per_token(bytes_per_value(spec.dtype))
+    return whole / min(tp_size, heads)
 
 
 def _parallel(layout: LayoutSpec) -> dict[str, Any]:

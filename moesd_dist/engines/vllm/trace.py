@@ -77,7 +77,7 @@ def to_repeat(
     if not steps:
         raise ValueError(
             "no step had the whole batch decoding: the scheduler held sequences back; raise "
-            "engine.args.max_num_seqs or kv_cache_memory_bytes, or lower sweep.batch_size"
+            "engine.args.kv_cache_memory_bytes, or lower sweep.batch_size"
         )
     target_s = _sum(steps, lambda s: s.target_s)
     draft_s = _sum(steps, lambda s: s.draft_s)
