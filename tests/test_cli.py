@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -207,11 +208,18 @@ def test_a_cluster_that_is_not_there_is_one_line(cli):
     assert "ray start --head" in err
 
 
-def test_every_experiment_composes_and_checks(cli):
-    """Each file of conf/exp gets as far as the tracker, which is told to refuse."""
+def test_every_experiment_composes_and_checks(cli, tmp_path):
+    """Each file of conf/exp gets as far as the tracker, which is told to refuse; vLLM's, to vLLM."""
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(json.dumps({"prompt": "def f():"}))
     for file in sorted((CONF / "exp").glob("*.yaml")):
-        code, _, err = cli(f"+exp={file.stem}", "tracking.uri=ftp://stop")
-        assert (code, "ftp://stop" in err) == (2, True), file.name
+        text = file.read_text()
+        given = [f"workload.path={prompts}"] if "path: ???" in text else []
+        given += ["sd.draft.location=org/head"] if "override /sd: eagle3" in text else []
+        code, _, err = cli(f"+exp={file.stem}", *given, "tracking.uri=ftp://stop")
+        absent = "override /engine: vllm" in text and find_spec("vllm") is None
+        says = "engine=vllm needs vLLM, which is not installed" if absent else "ftp://stop"
+        assert (code, says in err) == (2, True), file.name
 
 
 def test_help_of_a_prompts_file_names_the_line(cli, tmp_path):

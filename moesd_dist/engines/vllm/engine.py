@@ -85,16 +85,16 @@ class VllmEngine:
     def _prepared(self, point: SweepPoint, repeat: int) -> LoadedLLM:
         """The point's LLM; an oracle's knows what the target alone writes in this repeat."""
         if point.gamma == 0 or point.sd.method is not DraftMethod.oracle:
-            return self._llm(point)
+            return self.llm(point)
         key = (point.baseline, point.gamma, repeat)
         if self._references is None or self._references[0] != key:
-            found = self._llm(point.baseline).call("references", point=point, repeat=repeat)
+            found = self.llm(point.baseline).call("references", point=point, repeat=repeat)
             self._references = (key, found)
-        llm = self._llm(point)  # only now: the baseline's may have taken its place
+        llm = self.llm(point)  # only now: the baseline's may have taken its place
         llm.call("set_references", sequences=self._references[1])
         return llm
 
-    def _llm(self, point: SweepPoint) -> LoadedLLM:
+    def llm(self, point: SweepPoint) -> LoadedLLM:
         """The LLM of the point's setting, started if need be; one that cannot start fails for good."""
         setting = setting_of(point)
         llm = self._loaded.pop(setting, None)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moesd_dist.engines.vllm.child_log import ChildLog
 from moesd_dist.engines.vllm.memory import DeviceMemory, cuda_arguments
 from moesd_dist.engines.vllm.process import ChildProcess, EngineDied, EngineRefused
 from moesd_dist.engines.vllm.settings import engine_arguments, environment
@@ -40,8 +41,9 @@ class LoadedLLM:
         arguments = engine_arguments(point, max_num_seqs=sequences)
         if point.device is Device.cuda:
             arguments = {**cuda_arguments(point, sequences, memory), **arguments}
-        log = Path(tempfile.mkdtemp(prefix="moesd-vllm-")) / f"rank{place.rank}.log"
-        self._child = ChildProcess(CHILD, environment(point, place), log)
+        folder = Path(tempfile.mkdtemp(prefix="moesd-vllm-"))
+        self._log = ChildLog(folder / f"rank{place.rank}.log")
+        self._child = ChildProcess(CHILD, environment(point, place), self._log.path)
         try:
             self.about: dict[str, Any] = self._child.call(
                 "start", timeout_s=timeouts.start_s, arguments=arguments, place=place
@@ -59,6 +61,8 @@ class LoadedLLM:
             raise
         except EngineRefused as error:
             if error.kind != ENGINE_DEAD:
+                # A record keeps the printed traceback; the child's own is in its log.
+                error.add_note(f"the end of its log:\n{self._log.tail()}")
                 raise
             self.dead = True
             raise self._child.abandon("vLLM's engine died") from error

@@ -163,11 +163,13 @@ class Session:
         self._rpc("moesd_take")
         names = self._add(prompts, self._sampling(longest_output(point), point.temperature))
         written = dict.fromkeys(names, 0)
+        full_from = 0  # tokens written when the last sequence had its first
         for outputs in self._stepping():
             for output in outputs:
                 written[output.request_id] = len(output.outputs[0].token_ids)
+            full_from = full_from or (sum(written.values()) if all(written.values()) else 0)
             left = any(output.finished for output in outputs)  # the batch is no longer full
-            if left or sum(written.values()) >= tokens + len(names):
+            if left or (full_from and sum(written.values()) >= full_from + tokens):
                 self._llm.llm_engine.abort_request(names)
         return [Step.from_plain(step) for step in self._rpc("moesd_take")[0]]
 

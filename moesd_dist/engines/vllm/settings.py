@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -88,8 +89,9 @@ def engine_arguments(point: SweepPoint, *, max_num_seqs: int) -> dict[str, Any]:
 def environment(point: SweepPoint, place: RankPlace) -> dict[str, str]:
     """What the engine's processes see, beside what they inherit."""
     layout, alone = point.layout, point.layout.tp_size == 1
+    paths = (str(Path(moesd_dist.__file__).parents[1]), os.environ.get("PYTHONPATH"))
     found = {
-        "PYTHONPATH": str(Path(moesd_dist.__file__).parents[1]),
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "OMP_NUM_THREADS": str(point.threads),
         # vLLM's n-gram lookup is numba's, which would give OpenMP all cores, torch included.
         "NUMBA_NUM_THREADS": str(point.threads),
