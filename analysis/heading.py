@@ -28,6 +28,7 @@ _APPLIES: dict[str, Callable[[SweepPoint], bool]] = {
 
 _WHY = {  # flags that do not speak for themselves
     "engine_restarts": "an engine had to be started again",
+    "no_routing": "the routers' choice could not be seen",
     "cpu_fixes": "with our repairs of vLLM's CPU build",
     "untimed": "repaired so that expert or data parallelism works on vLLM's CPU build, where "
     "seconds mean nothing: only counts are reported",

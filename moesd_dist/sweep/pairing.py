@@ -188,14 +188,15 @@ def _outcome(
             reason=f"others kept {foreign:.1f} cores busy while it was measured, the limit is "
             f"{limit.cores}; rerun on a quiet machine or set hardware.foreign_load=flag",
         )
+    num_experts, top_k = engine.routing(point)
     flags = {
+        "no_routing": num_experts > 0 and not any(repeat.layer_forwards for repeat in own),
         "foreign_load": foreign > limit.cores,
         "engine_restarts": any(repeat.engine_starts for repeat in (*own, *base)),
         "cpu_fixes": point.cpu_fixes,
         "untimed": point.untimed,
     }
     about = dict(engine.describe())
-    num_experts, top_k = engine.routing(point)
     return Measurement(
         point=point,
         repeats=own,

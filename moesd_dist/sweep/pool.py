@@ -92,6 +92,11 @@ def _check(members: Sequence[SweepPoint], points: Sequence[SweepPoint]) -> None:
             f"{len(members)} points of batch sizes {sorted(sizes)}; give sweep.batch_size more values "
             "and sweep.gamma one above 0"
         )
+    if any(p.untimed for p in members):
+        raise ValueError(
+            "an adaptive sweep chooses by time, and these points have none (engine.cpu_fixes under expert "
+            "or data parallelism); leave sweep.adaptive away"
+        )
     if any(p.role is Role.control for p in points):
         raise ValueError("an adaptive sweep has no control; leave sweep.control out, use +exp=aa")
     if len({_fitted_together(p) for p in members}) > 1:

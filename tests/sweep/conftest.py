@@ -31,6 +31,7 @@ class FormulaEngine:
         self.memory, self.breaks_at = memory, breaks_at
         self.foreign_cpu = 0.0
         self.engine_starts = 0  # of every repeat
+        self.sees_experts = True
         self.closed = False
 
     def describe(self) -> Mapping[str, str]:
@@ -69,6 +70,8 @@ class FormulaEngine:
             median_draft_s=0.0,
             foreign_cpu=self.foreign_cpu,
             engine_starts=self.engine_starts,
+            experts_seen=(8 * rounds,) if self.sees_experts else (),
+            layer_forwards=rounds if self.sees_experts else 0,
         )
 
     def routing(self, point: SweepPoint) -> tuple[int, int]:

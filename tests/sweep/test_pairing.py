@@ -89,6 +89,27 @@ def test_what_a_reader_must_know_is_flagged(base, formula_engine, changes, start
     assert [o.flags for o in measure_group(engine, group, LoadLimit())] == [flags] * 2
 
 
+def test_experts_that_could_not_be_seen_are_flagged(base, formula_engine):
+    engine = formula_engine()
+    engine.sees_experts = False
+    (group,) = groups(expand(base(), {"gamma": [1]}), finished=())
+    assert [o.flags for o in measure_group(engine, group, LoadLimit())] == [("no_routing",)] * 2
+
+
+def test_an_engine_that_holds_one_setting_at_a_time_visits_each_twice(base, formula_engine):
+    class Alone(formula_engine):
+        def together(self, points):
+            return False
+
+    engine = Alone()
+    (group,) = groups(expand(base(), {"gamma": [1, 2]}), finished=())
+    measure_group(engine, group, LoadLimit())
+    order = [gamma for _, gamma, _ in engine.log]
+    switches = sum(a != b for a, b in zip(order, order[1:], strict=False))
+    assert switches == 4  # 0 1 2 and back: 2 1 0
+    assert sorted(turn for _, gamma, turn in engine.log if gamma == 2) == [0, 1, 2, 3, 4]
+
+
 def test_a_restart_of_the_baseline_is_flagged_at_the_points_paired_with_it(base, formula_engine):
     class Restarted(formula_engine):
         def measure(self, point, repeat):

@@ -120,6 +120,18 @@ def test_an_infeasible_point_is_finished_and_a_failed_one_is_tried_again(
     assert ends == [("FAILED", "failed"), ("FINISHED", "infeasible"), ("FINISHED", "measured")]
 
 
+def test_the_log_of_a_failed_point_is_an_artifact_of_its_run(
+    open_tracker: OpenTracker, make_point: MakePoint, uri: str
+) -> None:
+    """As long as the tail of an engine's log may be: 64 KiB."""
+    log = "\n".join(f"(EngineCore pid=7) ERROR {line:055}" for line in range(800))
+    failed = Failed(point=make_point(), reason="vLLM could not start", log=log)
+    open_tracker(failed.point).record(failed, {})
+    (child,) = runs(uri, "point")
+    assert (child.info.status, len(log) > 60_000) == ("FAILED", True)
+    assert json.loads(artifact(uri, child, "failed.json"))["log"] == log
+
+
 def test_a_child_says_what_it_is_in_tags_and_params(
     open_tracker: OpenTracker, make_point: MakePoint, make_measurement: MakeMeasurement, uri: str
 ) -> None:

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Any
 
 from moesd_dist.engines.vllm.serving import open_channel, serve
 from moesd_dist.engines.vllm.session import Session
 from moesd_dist.records import RankPlace
-
-_UNUSED = (
-    "torchvision",
-    "torchaudio",
-    "torchcodec",
-)  # other builds of torch than vLLM's break its import
 
 
 class Child:
@@ -37,9 +30,6 @@ class Child:
 
 
 def main() -> None:
-    for name in _UNUSED:
-        if os.environ.get("MOESD_VLLM_CPU") == "1":
-            sys.modules.setdefault(name, None)  # type: ignore[arg-type]
     child = Child()
     serve(open_channel(), {"start": child.start, "session": child.session, "close": child.close})
     os._exit(0)  # vLLM's own exit waits for its peers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from moesd_dist.engines.host import ForeignLoad, cpu_model, tree_cpu_s, versions

@@ -41,6 +41,7 @@ class Setting:
     top_k: int | None
     output_tokens: int
     prompt_tokens_max: int
+    eager: bool
 
 
 def setting_of(point: SweepPoint) -> Setting:
@@ -52,7 +53,22 @@ def setting_of(point: SweepPoint) -> Setting:
         top_k=point.top_k,
         output_tokens=point.workload.output_tokens,
         prompt_tokens_max=point.workload.prompt_tokens_max,
+        eager=runs_eager(point),
     )
+
+
+def runs_eager(point: SweepPoint) -> bool:
+    """Whether Python runs in every step: no graphs were captured."""
+    default = "true" if point.device is Device.cpu else "false"
+    return dict(point.engine_args).get("enforce_eager", default) == "true"
+
+
+def in_eager_mode(point: SweepPoint) -> SweepPoint:
+    """The same point for an engine without graphs; itself if its own has none."""
+    if runs_eager(point):
+        return point
+    changed = dict(point.engine_args) | {"enforce_eager": "true"}
+    return replace(point, engine_args=tuple(sorted(changed.items())))
 
 
 def engine_arguments(point: SweepPoint, *, max_num_seqs: int) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Our figures beside those of `vllm bench serve`: the server, our side, the table."""
