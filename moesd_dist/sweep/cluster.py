@@ -91,12 +91,18 @@ class RayExecutor:
     def _started(self, key: EngineKey) -> Any:
         wanted, size = self._wanted(key), key.layout.dp_size
         check_room(wanted, size)
-        threads = {"OMP_NUM_THREADS": str(self._settings.threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        environment = {
+            "OMP_NUM_THREADS": str(self._settings.threads),
+            "OMP_WAIT_POLICY": "PASSIVE",
+            # Ray would kill an engine's process at once and orphan those that it started; left alone,
+            # it sees that its parent is gone and takes them with it.
+            "RAY_kill_child_processes_on_worker_exit": "0",
+        }
         options: dict[str, Any] = {
             "num_cpus": wanted["CPU"],
             "num_gpus": wanted["GPU"],
             "max_restarts": 0,
-            "runtime_env": {"env_vars": threads},
+            "runtime_env": {"env_vars": environment},
         }
         if size == 1:
             actor = ray.remote(EngineActor).options(**options)

@@ -80,9 +80,9 @@ def _texts(log: str) -> list[str]:
 def _whole(lines: Sequence[str], place: int) -> str:
     line = lines[place]
     if _VALIDATION.search(line):
-        reasons = (following.partition(" [type=")[0] for following in lines[place + 1 :])
-        reason = next((text for text in reasons if text.startswith("  ")), "")
-        line = f"{line}: {reason.strip()}"
+        after = [following.partition(" [type=")[0] for following in lines[place + 1 : place + 4]]
+        reason = next((at for at, text in enumerate(after) if text.startswith("  ")), len(after))
+        line = ": ".join([line, *map(str.strip, after[: reason + 1])])  # the field's name between
     return _shortened(line)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,4 +69,7 @@ class LoadedLLM:
             raise self._child.abandon("vLLM's engine died") from error
 
     def close(self) -> None:
+        """The log stays where something went wrong: the record quotes only its end."""
         self._child.close()
+        if not self.dead:
+            shutil.rmtree(self._log.path.parent, ignore_errors=True)

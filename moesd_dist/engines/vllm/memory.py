@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import dataclass
 
@@ -85,6 +86,8 @@ def _gpu_memory() -> DeviceMemory:
         "--query-gpu=memory.free,memory.total",
         "--format=csv,noheader,nounits",
     ]
+    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):  # Ray tells an actor its own
+        question.append(f"--id={visible}")
     try:
         answer = subprocess.run(question, capture_output=True, text=True, check=True, timeout=30)
     except (OSError, subprocess.SubprocessError) as error:

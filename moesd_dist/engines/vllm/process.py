@@ -27,6 +27,7 @@ from moesd_dist.engines.vllm.shared_memory import Segments
 _POLL_S = 0.2  # how late a death is noticed; an answer wakes us at once
 _WATCH_S = 1.0
 _GRACE_S = 2.0  # between SIGTERM and SIGKILL
+_REAP_S = 10.0
 _DUMP_S = 0.3  # for the stacks of a child that hangs to reach its log
 
 
@@ -141,4 +142,7 @@ def _stop(
         return
     tree.stop(_GRACE_S)
     channel.close()
-    popen.poll()  # only now: until it is reaped, no other process can be given its pid
+    # Only now: until it is reaped, no other process can be given its pid. Its first thread may be a
+    # zombie while others still end: only when all have, it is reaped and its memory is free.
+    with suppress(subprocess.TimeoutExpired):
+        popen.wait(_REAP_S)

@@ -104,7 +104,7 @@ class Session:
         """Every step of one greedy batch, its rows named by the place of their prompt."""
         self._rpc("moesd_take")
         names = self._add(prompts, self._sampling(tokens, 0.0))
-        for _ in self._stepping():
+        for _ in self._stepping(names):
             pass
         places = {name: str(place) for place, name in enumerate(names)}
         return [
@@ -165,7 +165,7 @@ class Session:
         names = self._add(prompts, self._sampling(longest_output(point), point.temperature))
         written = dict.fromkeys(names, 0)
         full_from = 0  # tokens written when the last sequence had its first
-        for outputs in self._stepping():
+        for outputs in self._stepping(names):
             for output in outputs:
                 written[output.request_id] = len(output.outputs[0].token_ids)
             full_from = full_from or (sum(written.values()) if all(written.values()) else 0)
@@ -180,7 +180,7 @@ class Session:
         names = self._add(prompts, self._sampling(output, point.temperature))
         first: dict[str, float] = {}
         last: dict[str, float] = {}
-        for outputs in self._stepping():
+        for outputs in self._stepping(names):
             for found in outputs:
                 last[found.request_id] = time.perf_counter()
                 first.setdefault(found.request_id, last[found.request_id])
@@ -202,11 +202,15 @@ class Session:
             self._llm.llm_engine.add_request(name, {"prompt_token_ids": prompt}, sampling)
         return names
 
-    def _stepping(self) -> Iterator[list[Any]]:
+    def _stepping(self, names: list[str]) -> Iterator[list[Any]]:
         """Steps until nothing is left on any data-parallel rank: all of them ask, then all step."""
         engine = self._llm.llm_engine
-        while engine.has_unfinished_requests():
-            yield engine.step()
+        try:
+            while engine.has_unfinished_requests():
+                yield engine.step()
+        except Exception:
+            engine.abort_request(names)  # else they would hang the next batch
+            raise
 
     def _sampling(self, tokens: int, temperature: float) -> Any:
         from vllm import SamplingParams
