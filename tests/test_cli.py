@@ -215,7 +215,11 @@ def test_every_experiment_composes_and_checks(cli, tmp_path):
     for file in sorted((CONF / "exp").glob("*.yaml")):
         text = file.read_text()
         given = [f"workload.path={prompts}"] if "path: ???" in text else []
-        given += ["sd.draft.location=org/head"] if "override /sd: eagle3" in text else []
+        needed = "override /engine: vllm" in text and "location: ???" in text
+        given += ["model.location=org/target"] if needed else []
+        drafts = ("draft_model", "eagle", "eagle3")
+        needed = any(f"override /sd: {method}\n" in text for method in drafts)
+        given += ["sd.draft.location=org/head"] if needed else []
         code, _, err = cli(f"+exp={file.stem}", *given, "tracking.uri=ftp://stop")
         absent = "override /engine: vllm" in text and find_spec("vllm") is None
         says = "engine=vllm needs vLLM, which is not installed" if absent else "ftp://stop"

@@ -170,7 +170,7 @@ def test_without_vllm_the_line_names_the_commands_that_install_it(cli):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        pytest.param("vllm_qwen2_57b", "workload.path", id="prompts"),
+        pytest.param("vllm_qwen2_57b", "model.location", id="a model"),
         pytest.param("vllm_qwen3_eagle3", "sd.draft.location", id="a head"),
     ],
 )

@@ -11,7 +11,7 @@ from moesd_dist.engines.vllm.host import LoadedLLM, Timeouts
 from moesd_dist.engines.vllm.installed import require_build
 from moesd_dist.engines.vllm.limits import impossible
 from moesd_dist.engines.vllm.loaded import LoadedLLMs
-from moesd_dist.engines.vllm.process import EngineRefused
+from moesd_dist.engines.vllm.process import EngineDied, EngineRefused
 from moesd_dist.engines.vllm.settings import in_eager_mode, known_shape, target_of
 from moesd_dist.records import Device, DraftMethod, Infeasible, RankPlace, Repeat, SweepPoint
 
@@ -23,7 +23,8 @@ class VllmEngine:
         self._place, self._build = place, require_build()
         self._llms = LoadedLLMs(device, place, timeouts)
         self._routing: dict[str, tuple[int, int]] = {}  # as it was seen, by point
-        self._references: tuple[object, list[list[int]]] | None = None
+        self._references: dict[object, list[list[int]]] = {}  # of one baseline, by gamma and repeat
+        self._counted = 0  # restarts that a repeat has already told of
 
     def describe(self) -> Mapping[str, str]:
         about = self._llms.about
@@ -42,10 +43,11 @@ class VllmEngine:
         self._prepared(point, repeat=0).call("warm_up", point=point)
 
     def measure(self, point: SweepPoint, repeat: int) -> Repeat:
-        before = self._llms.restarts
         llm = self._prepared(point, repeat)
         measured: Repeat = llm.call("measure", point=point, repeat=repeat)
-        measured = replace(measured, engine_starts=self._llms.restarts - before)
+        # Of its warm-up too: that is where an engine that made room is started again.
+        starts, self._counted = self._llms.restarts - self._counted, self._llms.restarts
+        measured = replace(measured, engine_starts=starts)
         if repeat == 0 and llm.about["num_experts"]:
             measured = self._with_routing(point, measured)
         return _untimed(measured) if point.untimed else measured
@@ -69,11 +71,15 @@ class VllmEngine:
         if point.gamma == 0 or point.sd.method is not DraftMethod.oracle:
             return self.llm(point)
         key = (point.baseline, point.gamma, repeat)
-        if self._references is None or self._references[0] != key:
-            found = self.llm(point.baseline).call("references", point=point, repeat=repeat)
-            self._references = (key, found)
+        if key not in self._references:  # all at once, while the baseline's is loaded
+            self._references = {
+                (point.baseline, point.gamma, each): self.llm(point.baseline).call(
+                    "references", point=point, repeat=each
+                )
+                for each in range(max(point.protocol.repeats, repeat + 1))
+            }
         llm = self.llm(point)  # only now: the baseline's may have taken its place
-        llm.call("set_references", sequences=self._references[1])
+        llm.call("set_references", sequences=self._references[key])
         return llm
 
     def _with_routing(self, point: SweepPoint, measured: Repeat) -> Repeat:
@@ -82,12 +88,13 @@ class VllmEngine:
         be right, the point keeps its times and has no experts (flag `no_routing`).
         """
         eager = in_eager_mode(point)
-        if not self._llms.together([eager]):
+        alone = self._place.size == 1  # ranks must not decide by what is free on each of them
+        if eager != point and not (alone and self._llms.together([eager])):
             return measured
         try:
             llm = self._prepared(eager, repeat=0)
             found = llm.call("trace_routing", point=eager, repeat=0)
-        except EngineRefused:
+        except (EngineRefused, EngineDied, MemoryError):
             return measured
         self._routing[point.point_id] = (llm.about["num_experts"], found["top_k"])
         return replace(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from moesd_dist.engines.vllm.child_log import ChildLog
-from moesd_dist.engines.vllm.memory import DeviceMemory, cuda_arguments
+from moesd_dist.engines.vllm.memory import DeviceMemory, cuda_arguments, needed_bytes
 from moesd_dist.engines.vllm.process import ChildProcess, EngineDied, EngineRefused
 from moesd_dist.engines.vllm.settings import engine_arguments, environment
 from moesd_dist.records import Device, RankPlace, SweepPoint
@@ -39,6 +39,7 @@ class LoadedLLM:
         timeouts: Timeouts,
     ) -> None:
         self.sequences, self._timeouts, self.dead = sequences, timeouts, False
+        self.needed = needed_bytes(point, sequences)
         arguments = engine_arguments(point, max_num_seqs=sequences)
         if point.device is Device.cuda:
             arguments = {**cuda_arguments(point, sequences, memory), **arguments}

@@ -8,7 +8,12 @@ from typing import Any
 
 from moesd_dist.engines.vllm.host import LoadedLLM, Timeouts
 from moesd_dist.engines.vllm.limits import too_large
-from moesd_dist.engines.vllm.memory import device_memory, fills_device, needed_bytes
+from moesd_dist.engines.vllm.memory import (
+    DeviceMemory,
+    device_memory,
+    fills_device,
+    needed_bytes,
+)
 from moesd_dist.engines.vllm.process import EngineDied
 from moesd_dist.engines.vllm.settings import SEQUENCES, Setting, setting_of
 from moesd_dist.records import Device, Infeasible, RankPlace, SweepPoint
@@ -81,12 +86,19 @@ class LoadedLLMs:
 
     def _make_room(self, point: SweepPoint, sequences: int) -> None:
         needed, alone = needed_bytes(point, sequences), fills_device(point)
-        memory = device_memory(self._device)
+        memory = self._memory()
         while self._loaded and (alone or needed > memory.free):
             self._loaded.pop(next(iter(self._loaded))).close()
-            memory = device_memory(self._device)
+            memory = self._memory()
         if found := too_large(point, memory, sequences):
             raise MemoryError(found.reason)
+
+    def _memory(self) -> DeviceMemory:
+        """Ranks go by what they have loaded, so that all of them close the same LLMs."""
+        memory = device_memory(self._device)
+        if self._place.size == 1:
+            return memory
+        return replace(memory, free=memory.total - sum(llm.needed for llm in self._loaded.values()))
 
     def _meeting(self) -> RankPlace:
         """Every LLM's ranks meet at ports of their own: those of the last one are still in use."""

@@ -10,7 +10,7 @@ import psutil
 
 from moesd_dist.engines.vllm.settings import known_shape, kv_bytes, target_of
 from moesd_dist.models.shape import bytes_per_value
-from moesd_dist.models.sources import weight_file_bytes
+from moesd_dist.models.sources import resolve_config, weight_file_bytes
 from moesd_dist.records import Device, LayoutSpec, ModelSpec, SweepPoint
 
 # Beside weights and caches: the process itself; on a GPU its context, graphs and activations too.
@@ -71,9 +71,11 @@ def _models(point: SweepPoint) -> list[ModelSpec]:
 
 
 def _weight_bytes(spec: ModelSpec, layout: LayoutSpec) -> float:
-    shape, size = known_shape(spec), bytes_per_value(spec.dtype)
+    shape, size = known_shape(spec), float(bytes_per_value(spec.dtype))
     if shape is None:
         return weight_file_bytes(spec) / layout.tp_size
+    if "quantization_config" in (resolve_config(spec) or {}):  # smaller than its dtype says
+        size *= weight_file_bytes(spec) / shape.weight_bytes(size)
     experts = shape.routed_expert_params * size
     rest = shape.weight_bytes(size) - experts
     return rest / layout.tp_size + experts / max(layout.tp_size, layout.ep_size)

@@ -47,6 +47,11 @@ def check_method(point: SweepPoint) -> None:
         raise ValueError(
             f"a dynamic schedule drafts at most gamma tokens: sweep.gamma must be [{most}], got {point.gamma}"
         )
+    if sd.schedule and point.layout.dp_size > 1:
+        raise ValueError(
+            f"vLLM drops a dynamic schedule under data parallelism, got dp_size {point.layout.dp_size}; "
+            "use layout.dp_size=1, or leave sd.schedule away"
+        )
     if sd.method is DraftMethod.mtp:
         _check_mtp(point)
 

@@ -66,6 +66,7 @@ class StepRecorder:
     """Wraps the model runner's four phases; the scheduler's own records say what they worked on."""
 
     def __init__(self, runner: Any) -> None:
+        _check_phases(runner)
         self.line: TimeLine = time_line(runner.device.type)
         self.steps: list[_Step] = []
         self.routers: RouterTrace | None = None
@@ -152,6 +153,16 @@ class StepRecorder:
             "step_s": seconds(step.begin, step.end),
             "period_s": seconds(step.begin, after) if after is not None else None,
         }
+
+
+def _check_phases(runner: Any) -> None:
+    """RuntimeError for a model runner that is built in another way."""
+    phases = ("execute_model", "sample_tokens", "_sample", "propose_draft_token_ids", "input_batch")
+    if missing := [name for name in phases if not hasattr(runner, name)]:
+        raise RuntimeError(
+            f"the probe knows the phases of vLLM's model runner V1; this one has no {', '.join(missing)}: "
+            "unset VLLM_USE_V2_MODEL_RUNNER, or install the vLLM version that docs/vllm.md names"
+        )
 
 
 def _device_name(kind: str) -> str:

@@ -18,6 +18,7 @@ class RouterTrace:
     def __init__(self, model: Any) -> None:
         self._routers = [m for m in model.modules() if _is_routed(m)]
         self._on = False
+        self._wrong = ""
         self._chosen: dict[int, Any] = {}
         self._tokens = 0
         self._reset()
@@ -40,9 +41,18 @@ class RouterTrace:
         self._chosen, self._tokens = {}, tokens
 
     def end(self, *, counted: bool) -> None:
-        """Adds the step's choices; RuntimeError if a layer gave none, or not this step's."""
-        if not self._on or not self._routers:
+        """Adds the step's choices. What is wrong with them is said by `take`: an error in a step would
+        end an engine whose core is a process of its own.
+        """
+        if not self._on or not self._routers or self._wrong:
             return
+        try:
+            self._add(counted=counted)
+        except RuntimeError as error:
+            self._wrong = str(error)
+
+    def _add(self, *, counted: bool) -> None:
+        """RuntimeError if a layer gave nothing, or not this step's choices."""
         missing = [place for place in range(self.layers) if place not in self._chosen]
         if missing:
             raise RuntimeError(
@@ -56,7 +66,14 @@ class RouterTrace:
         self._forwards += counted
 
     def take(self) -> dict[str, Any]:
-        """`seen` [layer], `layer_forwards`, `load` [layer][expert], `top_k`; then starts anew."""
+        """`seen` [layer], `layer_forwards`, `load` [layer][expert], `top_k`; then starts anew.
+
+        RuntimeError for a trace that cannot be right.
+        """
+        wrong = self._wrong
+        if wrong:
+            self._reset()
+            raise RuntimeError(wrong)
         found = {
             "seen": list(self._seen),
             "layer_forwards": self._forwards * self.layers,
@@ -70,6 +87,7 @@ class RouterTrace:
         self._seen = [0] * self.layers
         self._load: list[Any] = [None] * self.layers
         self._forwards = self._top_k = 0
+        self._wrong = ""
 
     def _catch(self, place: int, ids: Any) -> None:
         self._chosen[place] = ids

@@ -48,7 +48,8 @@ class Session:
             self._wave(wave, point, self._wave_tokens(point))
             for wave in self._waves(point, prompts)
         ]
-        foreign = load.cores()
+        # The other ranks' work on this machine is not ours and not foreign either.
+        foreign = load.cores() if self._place.size == 1 else 0.0
         count = self._place.share(point.batch_size)
         whole = None
         if repeat < point.protocol.end_to_end_repeats:

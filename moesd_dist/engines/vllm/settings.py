@@ -27,6 +27,7 @@ from moesd_dist.records import (
 
 SEQUENCES = 256  # vLLM's own choice for most devices: one engine serves all smaller batches
 LONGEST = 4  # times output_tokens: as far as a sequence may run ahead of its batch's mean
+LOOPBACK = "127.0.0.1"
 SLACK = 32  # tokens of context for drafts and rounding
 BATCHED_TOKENS = 8192  # of one step: prompts are short, so they come in few steps
 
@@ -87,6 +88,8 @@ def engine_arguments(point: SweepPoint, *, max_num_seqs: int) -> dict[str, Any]:
         "max_num_batched_tokens": max(BATCHED_TOKENS, max_num_seqs * (point.gamma + 1)),
         "enable_prefix_caching": False,  # every repeat pays for its own prompts
         "disable_log_stats": False,  # the counters
+        # vLLM would switch it on for the baseline and some methods, off for others.
+        "async_scheduling": False,
         "worker_extension_cls": "moesd_dist.engines.vllm.probe.WorkerProbe",
         **_parallel(point.layout),
         **(_cpu(point, target, max_num_seqs) if point.device is Device.cpu else {}),
@@ -112,7 +115,9 @@ def environment(point: SweepPoint, place: RankPlace) -> dict[str, str]:
         # vLLM's n-gram lookup is numba's, which would give OpenMP all cores, torch included.
         "NUMBA_NUM_THREADS": str(point.threads),
         "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_HOST_IP": place.address or "127.0.0.1",  # what its processes meet on
+        # The runner whose phases the probe knows. V2, the default with Triton, computes logits inside
+        # its sampler, and only some methods have it: baseline and SD would run different ones.
+        "VLLM_USE_V2_MODEL_RUNNER": "0",
         # One process where one is enough: it starts in seconds and nothing is sent around.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0" if point.device is Device.cpu and alone else "1",
     }
@@ -120,6 +125,8 @@ def environment(point: SweepPoint, place: RankPlace) -> dict[str, str]:
         found["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(
             map(str, range(layout.tp_size * layout.dp_size))
         )
+    if place.size == 1 or place.address == LOOPBACK:
+        found["VLLM_HOST_IP"] = LOOPBACK  # where its processes meet; over nodes each has its own
     if point.cpu_fixes:
         found["MOESD_VLLM_CPU_FIXES"] = "1"
     if place.size > 1:
@@ -201,6 +208,5 @@ def _cpu(point: SweepPoint, target: ModelSpec, sequences: int) -> dict[str, Any]
     size = kv_bytes(replace(point, target=target), sequences) or 2**30
     return {
         "enforce_eager": True,
-        "async_scheduling": False,
         "kv_cache_memory_bytes": max(64 * 2**20, int(1.25 * size)),
     }

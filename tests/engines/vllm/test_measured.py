@@ -157,3 +157,13 @@ def encoder():
 
     tokenizer = Tokenizer.from_file(f"{weights_location(TARGET)}/tokenizer.json")
     return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def test_an_engine_that_had_to_be_started_again_is_told_of_once(engine) -> None:
+    """In a warm-up, as a rule: that is where the next visit to a setting begins."""
+    wanted = of("ngram", 2)
+    llm = engine.llm(wanted)
+    llm.dead = True
+    llm.close()
+    engine.warm_up(wanted)
+    assert [engine.measure(wanted, repeat).engine_starts for repeat in (0, 1)] == [1, 0]

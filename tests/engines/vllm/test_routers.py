@@ -152,8 +152,13 @@ def test_a_dense_model_has_nothing_to_trace():
 def test_a_trace_that_cannot_be_right_is_refused(model, trace, tokens, ids, says, counted):
     trace.begin(tokens)
     model.choose(*ids)
+    trace.end(counted=counted)  # inside a step: nothing may be raised there
+    trace.begin(3)
+    model.choose(FIRST, SECOND)
+    trace.end(counted=True)  # nor does a sound step make it good
     with pytest.raises(RuntimeError, match=says):
-        trace.end(counted=counted)
+        trace.take()
+    assert trace.take()["layer_forwards"] == 0
 
 
 def test_the_last_steps_choice_is_not_taken_for_this_ones(model, trace):
@@ -161,8 +166,9 @@ def test_the_last_steps_choice_is_not_taken_for_this_ones(model, trace):
     model.choose(FIRST, SECOND)
     trace.end(counted=True)
     trace.begin(3)
+    trace.end(counted=True)
     with pytest.raises(RuntimeError, match="no trace of layer 0"):
-        trace.end(counted=True)
+        trace.take()
 
 
 def test_a_few_tokens_may_agree_on_one_expert_at_top_k_1(model, trace):
