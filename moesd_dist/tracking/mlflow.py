@@ -81,6 +81,8 @@ class MlflowTracker:
         plain = json.dumps(to_plain(outcome), separators=(",", ":"))
         self._client.log_text(run_id, plain, f"{_artifact_name(outcome)}.json")
         if isinstance(outcome, Failed):
+            if outcome.log:  # as a file too, to be read in the UI
+                self._client.log_text(run_id, outcome.log, "failed.log")
             self._client.set_terminated(run_id, "FAILED")
             return
         self._client.set_terminated(run_id, "FINISHED")

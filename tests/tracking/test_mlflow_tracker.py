@@ -130,6 +130,7 @@ def test_the_log_of_a_failed_point_is_an_artifact_of_its_run(
     (child,) = runs(uri, "point")
     assert (child.info.status, len(log) > 60_000) == ("FAILED", True)
     assert json.loads(artifact(uri, child, "failed.json"))["log"] == log
+    assert artifact(uri, child, "failed.log") == log
 
 
 def test_a_child_says_what_it_is_in_tags_and_params(
