@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from moesd_dist import build
+from moesd_dist import specs
 from moesd_dist.hardware import device_figures, hardware_named, model_named
 from moesd_dist.models.counts import counts_of, known_shape
 from moesd_dist.models.shape import bytes_per_value
@@ -85,7 +85,7 @@ def parse_device(text: str) -> tuple[int, str]:
 def counts_named(name: str) -> ModelCounts:
     """A model of the table or of conf/model."""
     name = MODELS.get(name, name)
-    return _COUNTS.get(name) or counts_of(build.model_spec(model_named(name)))
+    return _COUNTS.get(name) or counts_of(specs.model_spec(model_named(name)))
 
 
 def weight_bytes(name: str) -> float:
@@ -93,7 +93,7 @@ def weight_bytes(name: str) -> float:
     name = MODELS.get(name, name)
     if name in _COUNTS:
         return 2.0 * _COUNTS[name].streamed_non_expert_params
-    spec = build.model_spec(model_named(name))
+    spec = specs.model_spec(model_named(name))
     return known_shape(spec).weight_bytes(bytes_per_value(spec.dtype))
 
 

@@ -16,7 +16,7 @@ from moesd_dist.cpu_cache import NO_LINK_BYTES_PER_S, NO_LINK_S
 from moesd_dist.models.counts import counts_of
 from moesd_dist.records import Measurement
 from moesd_dist.records.serial import measurement_from_plain
-from moesd_dist.sweep.observations import step_data
+from moesd_dist.sweep.adaptive.observations import step_data
 from moesd_dist.theory.devices.device import DeviceFigures
 from moesd_dist.theory.moesd.from_steps import MoesdModel
 from moesd_dist.theory.moesd.strides import evenly_spaced

@@ -23,10 +23,10 @@ from rich.table import Table
 from moesd_dist.models.counts import counts_of
 from moesd_dist.records import Measurement, Role
 from moesd_dist.records.serial import measurement_from_plain
-from moesd_dist.sweep.adaptive import Known, acceptance_by_setting
-from moesd_dist.sweep.observations import step_data
-from moesd_dist.sweep.pool import pool_of
-from moesd_dist.sweep.rounds import AdaptivePlan, AdaptiveRule
+from moesd_dist.sweep.adaptive.choice import Known, acceptance_by_setting
+from moesd_dist.sweep.adaptive.observations import step_data
+from moesd_dist.sweep.adaptive.pool import pool_of
+from moesd_dist.sweep.adaptive.rounds import AdaptivePlan, AdaptiveRule
 from moesd_dist.theory.choices.design import Objective
 from moesd_dist.theory.counts import NO_MODEL
 from moesd_dist.theory.moesd.strides import evenly_spaced, grid_order

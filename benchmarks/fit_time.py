@@ -12,7 +12,7 @@ import numpy as np
 
 from moesd_dist.models.counts import counts_of
 from moesd_dist.records.serial import measurement_from_plain
-from moesd_dist.sweep.observations import step_data
+from moesd_dist.sweep.adaptive.observations import step_data
 from moesd_dist.theory.devices.device import DeviceFigures
 from moesd_dist.theory.moesd.from_steps import MoesdModel
 from moesd_dist.theory.steps.fit import fit_steps

@@ -20,7 +20,7 @@ from analysis.acceptance import read_points
 from analysis.recommending.evidence import observed
 from moesd_dist.models.counts import counts_of
 from moesd_dist.records import Measurement
-from moesd_dist.sweep.observations import step_data
+from moesd_dist.sweep.adaptive.observations import step_data
 from moesd_dist.theory.choices.conditioning import Estimate, estimate
 from moesd_dist.theory.choices.decision import difference_variance
 from moesd_dist.theory.steps.fit import fit_steps

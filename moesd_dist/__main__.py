@@ -16,7 +16,7 @@ from rich.console import Console
 from analysis.curves import summary_curves
 from analysis.figures import experts_figure, sweep_figure
 from analysis.report import sweep_table, verdict
-from moesd_dist import build, config
+from moesd_dist import build, config, specs
 from moesd_dist.config import CONF
 from moesd_dist.console import (
     POINTS_FAILED,
@@ -29,6 +29,8 @@ from moesd_dist.ports import Tracker
 from moesd_dist.records import SweepPoint
 from moesd_dist.records.identity import identity
 from moesd_dist.sweep.driver import SweepResult, run_sweep
+from moesd_dist.sweep.ledger import Ledger
+from moesd_dist.sweep.stopping import Stop
 
 LOG_WIDTH = 120  # a log has no width of its own
 
@@ -46,21 +48,22 @@ def sweep_id(
 
 def run(composed: DictConfig) -> SweepResult:
     """One sweep from its composed configuration; ValueError before anything is spent."""
-    conf = build.conf_from(composed)
-    points = build.points_from(conf)
+    conf = specs.conf_from(composed)
+    points = specs.points_from(conf)
     plan = build.make_plan(conf, points)
     tracker = build.make_tracker(conf, composed)
+    ledger, stop = Ledger(tracker), Stop()
     console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
     key = sweep_id(conf.sweep.name, points, conf.sweep.adaptive)
-    tracker.open(key, conf.sweep.name, points)
+    ledger.open(key, conf.sweep.name, points)
     status = "incomplete"
     try:
         executor, progress = build.make_executor(conf), ConsoleProgress(console)
-        result = run_sweep(points, tracker, executor, progress, plan)
+        result = run_sweep(points, ledger, executor, progress, plan, stop)
         show(result, tracker, Path(conf.output), console)
         status = "failed" if result.failed else "finished"
     finally:
-        tracker.close(status)
+        ledger.close(status)
     return result
 
 

@@ -53,6 +53,9 @@ class ConsoleProgress:
         self._bar.update(self._task, completed=self._done)
         self._bar.console.print(f"[{self._done}/{self._total}] {one_line(outcome)}", markup=False, highlight=False, soft_wrap=True)  # fmt: skip
 
+    def note(self, text: str) -> None:
+        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     def end(self) -> None:
         self._bar.stop()
 

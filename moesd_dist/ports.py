@@ -39,8 +39,12 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
 
+class TrackerUnavailable(Exception):  # noqa: N818  (it says what is the matter)
+    """The store does not answer or cannot write now: nothing is wrong with what was to be written."""
+
+
 class Tracker(Protocol):
-    """Keeps one sweep; only the driver holds one."""
+    """Keeps one sweep; only the driver holds one. Any method may raise TrackerUnavailable."""
 
     def open(self, sweep_id: str, name: str, points: Sequence[SweepPoint]) -> None:
         """Starts the sweep, or continues the one with the same id."""
@@ -52,6 +56,10 @@ class Tracker(Protocol):
 
     def record(self, outcome: Outcome, metrics: Mapping[str, float]) -> None:
         """Writes one outcome; marks it finished last."""
+        ...
+
+    def withdraw(self, point_id: str, why: str) -> None:
+        """A finished point no longer counts and may be recorded once more; its data stays."""
         ...
 
     def log_curves(self, curves: Mapping[str, Mapping[int, float]]) -> None:

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from analysis import acceptance
-from moesd_dist import build, config
+from moesd_dist import config, specs
 from moesd_dist.__main__ import CONF, main
 from moesd_dist.workloads.acceptance_files import read_profile
 
@@ -32,7 +32,7 @@ def points(*overrides: str):
     config.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("config", overrides=[*overrides, "output=x"])
-    return build.points_from(build.conf_from(composed))
+    return specs.points_from(specs.conf_from(composed))
 
 
 def sd_points(*overrides: str):

@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from moesd_dist import build, config
+from moesd_dist import config, specs
 from moesd_dist.__main__ import CONF
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +45,7 @@ def test_every_command_names_a_module_and_settings_that_exist(words):
         config.register()
         with initialize_config_dir(str(CONF), version_base="1.3"):
             composed = compose("config", overrides=[*overrides, "output=x"])
-        build.conf_from(composed)
+        specs.conf_from(composed)
 
 
 def test_the_tests_command_of_the_readme_is_what_ci_runs():

@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from moesd_dist import build, config
+from moesd_dist import config, specs
 from moesd_dist.__main__ import CONF, main
 from moesd_dist.config import Conf
 
@@ -182,7 +182,7 @@ def composed(*overrides: str) -> Conf:
     GlobalHydra.instance().clear()
     config.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return build.conf_from(compose("config", overrides=[*overrides, "output=x"]))
+        return specs.conf_from(compose("config", overrides=[*overrides, "output=x"]))
 
 
 @pytest.mark.parametrize("file", sorted((CONF / "sd").glob("*.yaml")), ids=lambda f: f.stem)
@@ -193,13 +193,13 @@ def test_every_sd_file_is_commented_and_becomes_a_method(tmp_path, file):
     given += [f"sd.acceptance={rates}"] if "\nacceptance: " in text else []
     assert text.startswith("# ")
     conf = composed(f"sd={file.stem}", *given).sd
-    assert build.sd_spec(conf).method is conf.method
+    assert specs.sd_spec(conf).method is conf.method
 
 
 @pytest.mark.parametrize("file", sorted((CONF / "layout").glob("*.yaml")), ids=lambda f: f.stem)
 def test_every_layout_file_is_commented_and_means_what_its_name_says(file):
     assert file.read_text().startswith("# ")
-    layout = build.layout_spec(composed(f"layout={file.stem}").layout)
+    layout = specs.layout_spec(composed(f"layout={file.stem}").layout)
     sizes = {word[:2]: int(word[2:]) for word in file.stem.split("_") if word[2:].isdigit()}
     assert (layout.tp_size, layout.dp_size) == (sizes.get("tp", 1), sizes.get("dp", 1))
     assert layout.ep_size == (layout.tp_size * layout.dp_size if "_ep" in file.stem else 1)

@@ -15,7 +15,7 @@ from analysis.load import SweepRun, load_run
 from analysis.recommending.selection import fits
 from analysis.settings import names_of
 from moesd_dist.records import Measurement, Role, SdSpec
-from moesd_dist.sweep.observations import step_data
+from moesd_dist.sweep.adaptive.observations import step_data
 from moesd_dist.sweep.statistics import paired_interval, speedup
 from moesd_dist.theory.steps.data import StepData
 from moesd_dist.workloads.acceptance_points import Setting, setting_of

@@ -24,7 +24,7 @@ from analysis.settings import RecommendConf
 from moesd_dist.hardware import peaks_of
 from moesd_dist.models.counts import counts_of
 from moesd_dist.records import Measurement, SdSpec
-from moesd_dist.sweep.observations import step_data
+from moesd_dist.sweep.adaptive.observations import step_data
 from moesd_dist.theory.acceptance_profile import AcceptanceProfile
 from moesd_dist.theory.choices.conditioning import Estimate, estimate, measured_only
 from moesd_dist.theory.counts import NO_MODEL

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from analysis.load import SweepRun
 from moesd_dist.records import Measurement, Role
-from moesd_dist.sweep.observations import apart
+from moesd_dist.sweep.adaptive.observations import apart
 from moesd_dist.workloads.acceptance_points import by_setting, differing, setting_of
 
 

@@ -67,6 +67,10 @@ class Conf:
     tracking: TrackingConf = MISSING
     sweep: SweepConf = MISSING
     launcher: Launcher = Launcher.ray
+    plan: bool = False  # print what would be done and spend nothing
+    budget_hours: float | None = (
+        None  # GPU-hours (node-hours on CPUs): what they would buy, in the plan
+    )
     output: str = MISSING
 
 

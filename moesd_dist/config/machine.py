@@ -13,6 +13,7 @@ class ForeignLoadPolicy(StrEnum):
     """What happens to a repeat during which others used the processor."""
 
     flag = "flag"
+    wait = "wait"
     refuse = "refuse"
 
 
@@ -53,6 +54,8 @@ class HardwareConf:
     cpus_per_engine: int = 1
     gpus_per_engine: int = 0
     whole_node: bool = True
+    accelerator: str = ""  # Ray's node label ray.io/accelerator-type; empty: any
+    labels: dict[str, str] = field(default_factory=dict)  # further node labels
     foreign_load: ForeignLoadPolicy = ForeignLoadPolicy.flag
     foreign_load_cores: float = 0.5
     figures: FiguresConf = field(default_factory=FiguresConf)
@@ -68,6 +71,7 @@ class LayoutConf:
 
     tp_size: int = 1
     dp_size: int = 1
+    nodes: int = 1  # that the data-parallel ranks are spread over, evenly
     expert_parallel: bool = False
     ep_size: int | None = None
     all2all_backend: str = ""
@@ -76,7 +80,7 @@ class LayoutConf:
     eplb: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("tp_size", "dp_size", "ep_size"):
+        for name in ("tp_size", "dp_size", "nodes", "ep_size"):
             at_least(f"layout.{name}", getattr(self, name), 1)
         at_least("layout.redundant_experts", self.redundant_experts, 0)
         one_of("layout.expert_placement", self.expert_placement, ("", "linear", "round_robin"))

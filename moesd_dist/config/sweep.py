@@ -41,6 +41,11 @@ class SweepConf:
     temperature: list[float] = field(default_factory=lambda: [0.0])
     workload: list[str] = field(default_factory=list)
     axes: dict[str, Any] = field(default_factory=dict)
+    zipped: list[Any] = field(
+        default_factory=list
+    )  # [{batch_size: [1, 8], gamma: [4, 2]}]: in step
+    exclude: list[Any] = field(default_factory=list)  # [{batch_size: [32, 64], gamma: 4}]: left out
+    extends: str = ""  # the id of a sweep that is to go on with more points
     control: bool = False
     repeats: int = 5
     warmup_rounds: int = 2
@@ -66,10 +71,32 @@ class SweepConf:
 
 @dataclass
 class ClusterConf:
+    """Seconds are wall-clock; an attempt is one try of one group."""
+
     address: str = ""
+    attempts: int = 3  # of a group whose worker, node or answer was lost
+    attempts_on_error: int = 2  # of one whose engine raised
+    backoff_s: float = 5.0  # before the second attempt; doubles with each
+    deadline_factor: float = 10.0  # of what the plan expects a group to take
+    deadline_min_s: float = 900.0  # no deadline is shorter
+    place_s: float = 600.0  # how long nodes may be held by others
+    sentinel_every: int = 25  # points between two sentinels of a node; 0: none
+    drift_tolerance: float = 0.1  # of a sentinel's seconds, beyond its interval
+    runtime_env: dict[str, Any] = field(default_factory=dict)  # Ray's, for the workers
+    wheels: str = ""  # a folder of wheels that workers install from, without a network
+
+    def __post_init__(self) -> None:
+        for name in ("attempts", "attempts_on_error", "deadline_factor"):
+            at_least(f"cluster.{name}", getattr(self, name), 1)
+        for name in ("backoff_s", "deadline_min_s", "place_s", "sentinel_every", "drift_tolerance"):
+            at_least(f"cluster.{name}", getattr(self, name), 0)
 
 
 @dataclass
 class TrackingConf:
     uri: str = "sqlite:///mlflow.db"
     experiment: str = "moesd-dist"
+    journal: str = (
+        ""  # the folder of the journals; empty: beside a sqlite database, else the user's state
+    )
+    patience_s: float = 120.0  # how long the end of a sweep waits for a store that does not answer

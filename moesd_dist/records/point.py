@@ -122,6 +122,7 @@ class LayoutSpec:
     tp_size: int = 1
     dp_size: int = 1
     ep_size: int = 1
+    nodes: int = 1  # that the data-parallel ranks are spread over, evenly
     all2all_backend: str = ""
     expert_placement: str = ""
     redundant_experts: int = 0

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from moesd_dist.ports import Engine, Tracker
+from moesd_dist.ports import Engine
 from moesd_dist.records import Failed, Infeasible, Measurement, Outcome, SweepPoint
+from moesd_dist.sweep.arrival import Arrival
+from moesd_dist.sweep.ledger import Ledger
 from moesd_dist.sweep.pairing import (
     EngineKey,
     Group,
@@ -17,15 +19,18 @@ from moesd_dist.sweep.pairing import (
     groups,
     measure_group,
 )
-from moesd_dist.sweep.statistics import metrics
+from moesd_dist.sweep.stopping import Stop
 
 MakeEngine = Callable[[EngineKey], Engine]
 
 
 class Executor(Protocol):
-    """Measures groups somewhere and yields each as soon as it is done, in any order."""
+    """Measures groups somewhere and yields what came of them as soon as it is known, in any order.
 
-    def run(self, todo: Sequence[Group]) -> Iterator[tuple[Group, list[Outcome]]]: ...
+    Once it is told to stop it finishes what runs, leaves the rest, and returns.
+    """
+
+    def run(self, todo: Sequence[Group]) -> Iterator[Arrival]: ...
 
     def close(self) -> None: ...
 
@@ -64,6 +69,8 @@ class Progress(Protocol):
 
     def advance(self, outcome: Outcome) -> None: ...
 
+    def note(self, text: str) -> None: ...
+
     def end(self) -> None: ...
 
 
@@ -74,6 +81,7 @@ class SweepResult:
     outcomes: tuple[Outcome, ...]
     reused: int  # finished by an earlier run of the same sweep
     ending: str = ""  # why it stopped before the grid was full; empty for a whole grid
+    stopped: bool = False  # by a signal: some points were not even tried
 
     @property
     def measurements(self) -> list[Measurement]:
@@ -91,11 +99,11 @@ class SweepResult:
 class InlineExecutor:
     """Measures in this process, one engine at a time: the same code path without Ray."""
 
-    def __init__(self, make_engine: MakeEngine, limit: LoadLimit) -> None:
-        self._make, self._limit = make_engine, limit
+    def __init__(self, make_engine: MakeEngine, limit: LoadLimit, stop: Stop | None = None) -> None:
+        self._make, self._limit, self._stop = make_engine, limit, stop or Stop()
         self._engine: tuple[EngineKey, Engine] | None = None
 
-    def run(self, todo: Sequence[Group]) -> Iterator[tuple[Group, list[Outcome]]]:
+    def run(self, todo: Sequence[Group]) -> Iterator[Arrival]:
         sizes = [group.baseline.layout.dp_size for group in todo]
         if max(sizes, default=1) > 1:
             raise ValueError(
@@ -103,7 +111,10 @@ class InlineExecutor:
                 f"got dp_size {max(sizes)}: use launcher=ray, or layout.dp_size=1"
             )
         for group in by_engine(todo):
-            yield group, measure_or_fail(self._engine_for(group), group, self._limit)
+            if self._stop:
+                return
+            outcomes = measure_or_fail(self._engine_for(group), group, self._limit)
+            yield Arrival(outcomes=tuple(outcomes))
 
     def close(self) -> None:
         if self._engine is not None:
@@ -134,38 +145,45 @@ def measure_or_fail(engine: Engine, group: Group, limit: LoadLimit) -> list[Outc
 
 def run_sweep(
     points: Sequence[SweepPoint],
-    tracker: Tracker,
+    ledger: Ledger,
     executor: Executor,
     progress: Progress,
     plan: Plan | None = None,
+    stop: Stop | None = None,
 ) -> SweepResult:
     """Measures what is missing: all of the points, or those that a plan chooses among them.
 
-    Each outcome is written as soon as it arrives.
+    Each outcome is durable before the next is waited for.
     """
     # What did not fit may fit now: asking again costs arithmetic, not a measurement.
-    finished = {k: o for k, o in tracker.finished().items() if isinstance(o, Measurement)}
-    wanted = {point.point_id for point in points}
-    outcomes: list[Outcome] = [o for key, o in finished.items() if key in wanted]
-    reused, plan = len(outcomes), plan or WholeGrid(points)
+    finished = {k: o for k, o in ledger.finished().items() if isinstance(o, Measurement)}
+    known: dict[str, Outcome] = {p.point_id: o for p in points if (o := finished.get(p.point_id))}
+    reused, plan, stop = len(known), plan or WholeGrid(points), stop or Stop()
     progress.begin(len(points), reused)
     try:
-        while (planned := plan.next_round(outcomes)).points:
+        while not stop and (planned := plan.next_round(list(known.values()))).points:
             progress.begin_round(planned)
-            done = {o.point.point_id for o in outcomes}
-            for outcome in _measure(groups(planned.points, done), executor):
-                found = metrics(outcome) if isinstance(outcome, Measurement) else {}
-                tracker.record(outcome, found)
-                outcomes.append(outcome)
-                progress.advance(outcome)
+            for arrival in executor.run(groups(planned.points, known)):
+                _keep(arrival, known, ledger, progress)
+        ledger.settle()
     finally:
         progress.end()
         executor.close()
     place = {point.point_id: index for index, point in enumerate(points)}
-    outcomes.sort(key=lambda outcome: place[outcome.point.point_id])
-    return SweepResult(outcomes=tuple(outcomes), reused=reused, ending=planned.why)
+    ordered = sorted(known, key=place.__getitem__)
+    ending = f"stopped by {stop.asked_by}" if stop else planned.why
+    return SweepResult(
+        outcomes=tuple(known[k] for k in ordered), reused=reused, ending=ending, stopped=bool(stop)
+    )
 
 
-def _measure(todo: Sequence[Group], executor: Executor) -> Iterator[Outcome]:
-    for _, arrived in executor.run(todo) if todo else ():
-        yield from arrived
+def _keep(arrival: Arrival, known: dict[str, Outcome], ledger: Ledger, progress: Progress) -> None:
+    for text in arrival.notes:
+        progress.note(text)
+    ledger.withdraw(arrival.withdrawn)
+    for point_id in arrival.withdrawn:
+        known.pop(point_id, None)
+    ledger.record(arrival.outcomes)
+    for outcome in arrival.outcomes:
+        known[outcome.point.point_id] = outcome
+        progress.advance(outcome)

@@ -19,6 +19,7 @@ class MemoryTracker:
         self.outcomes: list[Outcome] = []
         self.metrics: dict[str, dict[str, float]] = {}
         self.curves: dict[str, dict[int, float]] = {}
+        self.withdrawn: list[tuple[str, str]] = []
         self.files: list[tuple[str, Path]] = []
         self._finished: dict[str, dict[str, Measurement | Infeasible]] = {}
 
@@ -39,6 +40,10 @@ class MemoryTracker:
         self.metrics[point_id] = dict(metrics)
         if not isinstance(outcome, Failed):
             done[point_id] = outcome
+
+    def withdraw(self, point_id: str, why: str) -> None:
+        self._finished[self.sweep_id].pop(point_id, None)
+        self.withdrawn.append((point_id, why))
 
     def log_curves(self, curves: Mapping[str, Mapping[int, float]]) -> None:
         self.curves.update({name: dict(curve) for name, curve in curves.items()})

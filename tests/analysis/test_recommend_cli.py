@@ -16,11 +16,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from analysis import recommend
-from moesd_dist import build, config
+from moesd_dist import config, specs
 from moesd_dist.config import CONF
 from moesd_dist.models.counts import counts_of
 from moesd_dist.records import LayoutSpec, ModelSource, ModelSpec
-from moesd_dist.sweep.observations import step_data
+from moesd_dist.sweep.adaptive.observations import step_data
 from moesd_dist.theory.steps.fit import fit_steps
 from moesd_dist.theory.steps.saved import dump_fit
 from moesd_dist.workloads.acceptance_points import profile_of, setting_of
@@ -124,7 +124,7 @@ def test_a_doubt_names_its_point_and_a_command_that_composes(cli):
     config.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("config", overrides=[*arguments, "output=x"])
-    points = build.points_from(build.conf_from(composed))
+    points = specs.points_from(specs.conf_from(composed))
     assert {p.batch_size for p in points} < set(range(1, 33))
     assert all(p.protocol.repeats == 10 for p in points)
     assert "sweep=[vague,vague_next]" in out
@@ -140,10 +140,10 @@ def test_after_an_adaptive_sweep_the_command_is_an_ordinary_grid_of_the_asked_po
     GlobalHydra.instance().clear()
     config.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        conf = build.conf_from(compose("config", overrides=[*arguments, "output=x"]))
+        conf = specs.conf_from(compose("config", overrides=[*arguments, "output=x"]))
     asked = {(b, g) for b in json.loads(given["sweep.batch_size"]) for g in json.loads(given["sweep.gamma"])}  # fmt: skip
     assert conf.sweep.adaptive is None
-    assert {(p.batch_size, p.gamma) for p in build.points_from(conf) if p.gamma} == asked
+    assert {(p.batch_size, p.gamma) for p in specs.points_from(conf) if p.gamma} == asked
 
 
 def test_several_sweeps_are_one_basis(cli):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from analysis.heading import labels
-from moesd_dist.build import make_engine, model_spec
+from moesd_dist.build import make_engine
 from moesd_dist.config import EngineConf, EngineKind
 from moesd_dist.engines.analytic import AnalyticEngine, grid_of
 from moesd_dist.engines.analytic_model import model_of, unconditional_rates
@@ -29,6 +29,7 @@ from moesd_dist.records import (
 )
 from moesd_dist.records.serial import outcome_from_plain, to_plain
 from moesd_dist.simulation import simulation_spec
+from moesd_dist.specs import model_spec
 from moesd_dist.sweep.driver import InlineExecutor
 from moesd_dist.sweep.grid import expand
 from moesd_dist.sweep.pairing import LoadLimit, groups

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from moesd_dist.build import model_spec
 from moesd_dist.hardware import model_named
 from moesd_dist.models.counts import counts_of
 from moesd_dist.records import ModelSource, ModelSpec
+from moesd_dist.specs import model_spec
 
 EMBEDDED = ModelSpec(name="embedded", source=ModelSource.embedded, location="target")
 

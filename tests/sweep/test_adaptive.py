@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from moesd_dist.sweep.adaptive import Known, Outlook, contrasts, expected_regret
+from moesd_dist.sweep.adaptive.choice import Known, Outlook, contrasts, expected_regret
+from moesd_dist.sweep.adaptive.pool import fill, pool_of
 from moesd_dist.sweep.grid import expand
-from moesd_dist.sweep.pool import fill, pool_of
 from moesd_dist.theory.choices.design import Objective
 from moesd_dist.theory.counts import ModelCounts
 from moesd_dist.theory.routing_law import RoutingLaw

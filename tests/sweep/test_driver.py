@@ -7,6 +7,7 @@ import pytest
 from moesd_dist.records import Failed, Measurement
 from moesd_dist.sweep.driver import InlineExecutor, run_sweep
 from moesd_dist.sweep.grid import expand
+from moesd_dist.sweep.ledger import Ledger
 from moesd_dist.sweep.pairing import LoadLimit
 from moesd_dist.tracking.memory import MemoryTracker
 
@@ -14,7 +15,7 @@ from moesd_dist.tracking.memory import MemoryTracker
 def sweep(points, tracker, engine, silent):
     executor = InlineExecutor(lambda _: engine, LoadLimit())
     tracker.open("id", "name", points)
-    return run_sweep(points, tracker, executor, silent)
+    return run_sweep(points, Ledger(tracker), executor, silent)
 
 
 def test_every_point_comes_back_once_in_the_order_of_the_grid(base, formula_engine, silent):

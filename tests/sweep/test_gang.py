@@ -30,7 +30,7 @@ from moesd_dist.records import (
     SweepPoint,
     WorkloadSpec,
 )
-from moesd_dist.sweep.cluster import ClusterSettings, RayExecutor
+from moesd_dist.sweep.cluster.executor import ClusterSettings, RayExecutor
 from moesd_dist.sweep.driver import InlineExecutor
 from moesd_dist.sweep.grid import expand
 from moesd_dist.sweep.pairing import LoadLimit, groups
@@ -203,7 +203,7 @@ def swept(executor, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     todo = groups_of(base(folder), [8])
     todo += groups_of(base(folder, dp_size=2), [8, 10, DIES, HANGS, APART, TOO_BIG])
-    arrived = [o for _, outcomes in executor.run(todo) for o in outcomes]
+    arrived = [o for arrival in executor.run(todo) for o in arrival.outcomes]
     by_point = {(o.point.layout.dp_size, o.point.batch_size, o.point.gamma): o for o in arrived}
     assert len(by_point) == len(arrived) == 7 * 3
     began = time.monotonic()

@@ -12,7 +12,7 @@ import pytest
 from moesd_dist.models.counts import counts_of
 from moesd_dist.records import LayoutSpec, Measurement
 from moesd_dist.records.serial import measurement_from_plain
-from moesd_dist.sweep.observations import apart, step_data
+from moesd_dist.sweep.adaptive.observations import apart, step_data
 from moesd_dist.sweep.statistics import speedup
 from moesd_dist.theory.steps.fit import fit_steps
 from moesd_dist.theory.steps.model import Grid

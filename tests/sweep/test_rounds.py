@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 
 from moesd_dist.records import Role
+from moesd_dist.sweep.adaptive.rounds import AdaptivePlan, AdaptiveRule
 from moesd_dist.sweep.driver import InlineExecutor, run_sweep
 from moesd_dist.sweep.grid import expand
+from moesd_dist.sweep.ledger import Ledger
 from moesd_dist.sweep.pairing import LoadLimit
-from moesd_dist.sweep.rounds import AdaptivePlan, AdaptiveRule
 from moesd_dist.theory.choices.design import Objective
 from moesd_dist.theory.counts import ModelCounts
 from moesd_dist.tracking.memory import MemoryTracker
@@ -58,7 +59,7 @@ def adaptive(base, silent):
         points = expand(base(), axes)
         tracker.open("id", "name", points)
         executor = InlineExecutor(lambda _: engine, LoadLimit())
-        return run_sweep(points, tracker, executor, progress, plan(points, **changes))
+        return run_sweep(points, Ledger(tracker), executor, progress, plan(points, **changes))
 
     return run
 
@@ -179,7 +180,7 @@ def test_one_engine_serves_all_rounds(base, timed, silent):
 
     points, tracker = expand(base(), POOL), MemoryTracker()
     tracker.open("id", "name", points)
-    run_sweep(points, tracker, InlineExecutor(make, LoadLimit()), silent, plan(points))
+    run_sweep(points, Ledger(tracker), InlineExecutor(make, LoadLimit()), silent, plan(points))
     assert len(made) == 1
 
 

@@ -31,6 +31,7 @@ from moesd_dist.records import (
     SweepPoint,
 )
 from moesd_dist.sweep.driver import InlineExecutor, SweepResult, measure_or_fail, run_sweep
+from moesd_dist.sweep.ledger import Ledger
 from moesd_dist.sweep.pairing import Group, LoadLimit
 from moesd_dist.tracking.memory import MemoryTracker
 from tests.engines.vllm import apart
@@ -83,6 +84,8 @@ class Silent:
 
     def advance(self, outcome: Outcome) -> None: ...
 
+    def note(self, text: str) -> None: ...
+
     def end(self) -> None: ...
 
 
@@ -122,7 +125,7 @@ def sweep(unloadable: SdSpec) -> Sweep:
     executor = InlineExecutor(lambda _: Sabotaged(seen), ANY_LOAD)
     tracker = MemoryTracker()
     tracker.open("id", "failures", points)
-    return Sweep(run_sweep(points, tracker, executor, Silent()), seen)
+    return Sweep(run_sweep(points, Ledger(tracker), executor, Silent()), seen)
 
 
 def test_a_call_that_is_refused_fails_its_group_with_the_engines_log(sweep):

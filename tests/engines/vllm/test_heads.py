@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from moesd_dist.build import as_items
 from moesd_dist.records import (
     Device,
     DraftMethod,
@@ -19,6 +18,7 @@ from moesd_dist.records import (
     SweepPoint,
     WorkloadSpec,
 )
+from moesd_dist.specs import as_items
 from tests.engines.vllm.points import point
 from tests.engines.vllm.tiny import COMMON, DEEPSEEK, DRAFTERS
 

@@ -9,8 +9,9 @@ import pytest
 
 from moesd_dist.build import make_engine
 from moesd_dist.records import LayoutSpec, Measurement, Protocol
-from moesd_dist.sweep.cluster import ClusterSettings, RayExecutor
+from moesd_dist.sweep.cluster.executor import ClusterSettings, RayExecutor
 from moesd_dist.sweep.driver import run_sweep
+from moesd_dist.sweep.ledger import Ledger
 from moesd_dist.sweep.pairing import LoadLimit
 from moesd_dist.tracking.memory import MemoryTracker
 from tests.engines.vllm.apart import SHARED_MEMORY
@@ -28,6 +29,8 @@ class Silent:
     def begin(self, total, done): ...
     def begin_round(self, planned): ...
     def advance(self, outcome): ...
+
+    def note(self, text): ...
     def end(self): ...
 
 
@@ -48,7 +51,7 @@ def measured(cpu_fixed: dict[str, str]) -> Iterator[dict[str, Measurement]]:
     tracker = MemoryTracker()
     tracker.open("id", "layouts", points)
     before = set(SHARED_MEMORY.iterdir())
-    result = run_sweep(points, tracker, executor, Silent())
+    result = run_sweep(points, Ledger(tracker), executor, Silent())
     assert not result.failed, [f"{f.reason}\n{f.log[-2000:]}" for f in result.failed]
     assert not result.infeasible, [i.reason for i in result.infeasible]
     found = {outcome.point.point_id: outcome for outcome in result.measurements}

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr  # type: ignore[import-untyped, unused-ignore]
 
-from moesd_dist.sweep.pool import Pool
+from moesd_dist.sweep.adaptive.pool import Pool
 from moesd_dist.theory.acceptance_profile import AcceptanceProfile, pooled
 from moesd_dist.theory.choices.design import Objective
 from moesd_dist.theory.choices.step_design import acceptance_part, step_parts

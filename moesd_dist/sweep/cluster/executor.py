@@ -13,11 +13,12 @@ from ray.exceptions import RayError
 from ray.util.placement_group import remove_placement_group
 
 from moesd_dist.records import Failed, Outcome
-from moesd_dist.sweep.actors import EngineActor
+from moesd_dist.sweep.arrival import Arrival
+from moesd_dist.sweep.cluster.actors import EngineActor
+from moesd_dist.sweep.cluster.gang import Gang, end, reserve
+from moesd_dist.sweep.cluster.room import check_room, nodes
 from moesd_dist.sweep.driver import MakeEngine, by_engine
-from moesd_dist.sweep.gang import Gang, end, reserve
 from moesd_dist.sweep.pairing import EngineKey, Group, LoadLimit, engine_key
-from moesd_dist.sweep.room import check_room, nodes
 
 GANG_S = 5.0  # on top, for a gang to end ranks that did not close in time
 
@@ -50,7 +51,7 @@ class RayExecutor:
         self._actors: dict[EngineKey, Any] = {}
         self._bundles: dict[EngineKey, Any] = {}
 
-    def run(self, todo: Sequence[Group]) -> Iterator[tuple[Group, list[Outcome]]]:
+    def run(self, todo: Sequence[Group]) -> Iterator[Arrival]:
         if not ray.is_initialized():
             start_ray(self._settings)
         self._queues = {}
@@ -61,7 +62,7 @@ class RayExecutor:
         while flying:
             ready, _ = ray.wait(list(flying), num_returns=1)
             key, group = flying.pop(ready[0])
-            yield group, self._collect(ready[0], key, group)
+            yield Arrival(outcomes=tuple(self._collect(ready[0], key, group)))
             if self._queues[key]:
                 flying |= [self._submit(key)]
             elif flying:  # the last engine stays for the next round

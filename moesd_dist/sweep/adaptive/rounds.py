@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from moesd_dist.records import Measurement, Outcome, SweepPoint
-from moesd_dist.sweep.adaptive import Doubt, Known, Outlook
+from moesd_dist.sweep.adaptive.choice import Doubt, Known, Outlook
+from moesd_dist.sweep.adaptive.observations import step_data
+from moesd_dist.sweep.adaptive.pool import Pool, fill, pool_of
 from moesd_dist.sweep.driver import Round
-from moesd_dist.sweep.observations import step_data
-from moesd_dist.sweep.pool import Pool, fill, pool_of
 from moesd_dist.theory.choices.design import Objective
 from moesd_dist.theory.counts import ModelCounts
 from moesd_dist.theory.steps.fit import fit_steps

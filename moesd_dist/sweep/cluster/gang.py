@@ -12,7 +12,7 @@ from ray.util.placement_group import placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from moesd_dist.records import Outcome, RankPlace
-from moesd_dist.sweep.actors import Broken, Outlook, RankActor
+from moesd_dist.sweep.cluster.actors import Broken, Outlook, RankActor
 from moesd_dist.sweep.driver import MakeEngine
 from moesd_dist.sweep.pairing import EngineKey, Group, LoadLimit, failure
 from moesd_dist.sweep.ranks import failed, merge

@@ -1,0 +1,1 @@
+"""Sweeps that choose their next points from what was measured."""
