@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from moesd_dist.records import Measurement, Outcome, Role, SweepPoint
+from moesd_dist.records.identity import by_object
 from moesd_dist.records.serial import to_plain
 
 Setting = tuple[tuple[str, str], ...]
@@ -24,7 +27,7 @@ def axes(outcomes: Sequence[Outcome]) -> list[str]:
     and the name is enough. Baselines have no SD settings, so SD points decide where there are any.
     """
     points = [o.point for o in outcomes if o.point.gamma] or [o.point for o in outcomes]
-    leaves = [_leaves(point) for point in points]
+    leaves = list({id(found): found for found in map(_leaves, points)}.values())  # few differ
     names = list(dict.fromkeys([*_ALWAYS, *(name for found in leaves for name in found)]))
     kept: list[str] = []
     for name in names:
@@ -83,7 +86,14 @@ def text_of(found: Setting) -> str:
     return ", ".join(f"{name} {value}" for name, value in found)
 
 
-def _leaves(point: SweepPoint) -> dict[str, Any]:
+@by_object
+def _leaves(point: SweepPoint) -> Mapping[str, Any]:
+    """The same object for points that differ in nothing but batch size, gamma and role."""
+    return _leaves_of(replace(point, batch_size=1, gamma=min(point.gamma, 1), role=Role.sd))
+
+
+@lru_cache(maxsize=4096)
+def _leaves_of(point: SweepPoint) -> Mapping[str, Any]:
     pairs = _flat("", to_plain(point))
     kept = {name: value for name, value in pairs if name not in _NEVER}
     return {n: v for n, v in kept.items() if point.gamma or not n.startswith("sd.")}

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import DynamicCache
 
-from moesd_dist.engines.host import ForeignLoad
+from moesd_dist.engines.neighbours import ForeignLoad
 from moesd_dist.engines.transformers import experts_path, host
 from moesd_dist.engines.transformers.forward import RaggedModel
 from moesd_dist.engines.transformers.load import load_model, load_tokenizer, num_experts_of

@@ -27,7 +27,8 @@ from benchmarks.vs_serve.counts import of_bench
 from benchmarks.vs_serve.point import draw, point_of
 from benchmarks.vs_serve.rows import rows
 from benchmarks.vs_serve.table import markdown
-from moesd_dist.engines.host import ForeignLoad, cpu_model, tree_cpu_s, versions
+from moesd_dist.engines.host import cpu_model, versions
+from moesd_dist.engines.neighbours import ForeignLoad, own_cpu_s
 from moesd_dist.engines.vllm.checkpoint import materialised
 from moesd_dist.engines.vllm.failures import EngineDied, EngineRefused
 from moesd_dist.engines.vllm.session import PACKAGES
@@ -87,7 +88,7 @@ def loaded(work: Callable[[], T]) -> tuple[T, float]:
 
 def _own_cpu_s() -> float:
     times = os.times()
-    return tree_cpu_s() + times.children_user + times.children_system
+    return own_cpu_s() + times.children_user + times.children_system
 
 
 def about() -> str:

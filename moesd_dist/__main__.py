@@ -16,21 +16,25 @@ from rich.console import Console
 from analysis.curves import summary_curves
 from analysis.figures import experts_figure, sweep_figure
 from analysis.report import sweep_table, verdict
-from moesd_dist import build, config, specs
+from moesd_dist import build, config, multirun, outlook_text, specs
 from moesd_dist.config import CONF
 from moesd_dist.console import (
+    INTERRUPTED,
     POINTS_FAILED,
     ConsoleProgress,
     errors_as_one_line,
     fail,
     name,
 )
-from moesd_dist.ports import Tracker
+from moesd_dist.expected import costs_of, earlier_of
+from moesd_dist.multirun import Composed
+from moesd_dist.one_sweep import Job, points_of
+from moesd_dist.outlook import outlook
+from moesd_dist.ports import Tracker, TrackerUnavailable
 from moesd_dist.records import SweepPoint
 from moesd_dist.records.identity import identity
 from moesd_dist.sweep.driver import SweepResult, run_sweep
-from moesd_dist.sweep.ledger import Ledger
-from moesd_dist.sweep.stopping import Stop
+from moesd_dist.sweep.stopping import Stop, listening
 
 LOG_WIDTH = 120  # a log has no width of its own
 
@@ -46,25 +50,45 @@ def sweep_id(
     return identity((name, *sorted(point.point_id for point in points), *rule))
 
 
-def run(composed: DictConfig) -> SweepResult:
-    """One sweep from its composed configuration; ValueError before anything is spent."""
-    conf = specs.conf_from(composed)
-    points = specs.points_from(conf)
+def run(composed: Sequence[Composed]) -> SweepResult:
+    """One sweep from its composed configurations; ValueError before anything is spent."""
+    jobs = [Job(conf=specs.conf_from(c.config), about=c.about) for c in composed]
+    points, conf = points_of(jobs), jobs[0].conf  # what is read off it is equal in all of them
     plan = build.make_plan(conf, points)
-    tracker = build.make_tracker(conf, composed)
-    ledger, stop = Ledger(tracker), Stop()
+    tracker = build.make_tracker(conf, multirun.all_of(composed))
+    ledger, stop = build.make_ledger(conf, tracker), Stop()
     console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
-    key = sweep_id(conf.sweep.name, points, conf.sweep.adaptive)
-    ledger.open(key, conf.sweep.name, points)
+    opening = build.opening(conf, sweep_id(conf.sweep.name, points, conf.sweep.adaptive), points)
+    if opening.note:
+        console.print(opening.note, markup=False, highlight=False, soft_wrap=True)
+    ledger.open(opening.sweep_id, conf.sweep.name, points)
     status = "incomplete"
     try:
-        executor, progress = build.make_executor(conf), ConsoleProgress(console)
-        result = run_sweep(points, ledger, executor, progress, plan, stop)
+        confs = [job.conf for job in jobs]
+        costs = costs_of(confs, points, lambda: earlier_of(confs, points))
+        executor = build.make_executor(confs, costs=costs, stop=stop)
+        with listening(stop):
+            result = run_sweep(points, ledger, executor, ConsoleProgress(console), plan, stop)
         show(result, tracker, Path(conf.output), console)
-        status = "failed" if result.failed else "finished"
+        status = "failed" if result.failed else "incomplete" if result.stopped else "finished"
     finally:
         ledger.close(status)
+        if ledger.left_behind:
+            console.print(ledger.left_behind, markup=False, highlight=False, soft_wrap=True)
     return result
+
+
+def foretell(composed: Sequence[Composed]) -> None:
+    """Prints what `run` would do, and starts nothing."""
+    jobs = [Job(conf=specs.conf_from(c.config), about=c.about) for c in composed]
+    points, conf = points_of(jobs), jobs[0].conf
+    build.make_plan(conf, points)  # refuses a pool that nothing can choose from
+    console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
+    opening = build.opening(conf, sweep_id(conf.sweep.name, points, conf.sweep.adaptive), points)
+    if opening.note:
+        console.print(opening.note, markup=False, highlight=False, soft_wrap=True)
+    seen = outlook([job.conf for job in jobs], points, opening.sweep_id)
+    outlook_text.show(seen, console, budget_hours=conf.budget_hours)
 
 
 def show(result: SweepResult, tracker: Tracker, folder: Path, console: Console) -> None:
@@ -85,27 +109,39 @@ def show(result: SweepResult, tracker: Tracker, folder: Path, console: Console) 
         sweep_figure(measured, folder / "speedup.png"),
         experts_figure(measured, folder / "experts.png"),
     ]
-    for path in (text, *(picture for picture in pictures if picture)):
-        tracker.log_file(path)
+    saved = [text, *(picture for picture in pictures if picture)]
+    for path in saved:
         console.print(f"saved {path}", soft_wrap=True, highlight=False)
-    tracker.log_curves(summary_curves(measured))
+    try:
+        for path in saved:
+            tracker.log_file(path)
+        tracker.log_curves(summary_curves(measured))
+    except TrackerUnavailable as outage:
+        console.print(f"report and curves are not in the tracker: {outage}", soft_wrap=True, highlight=False)  # fmt: skip
     console.print(f"compare runs: {tracker.address}", soft_wrap=True, highlight=False)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def hydra_main(composed: DictConfig) -> None:
+def hydra_main(composed: DictConfig | Sequence[Composed]) -> None:
+    jobs = [Composed(config=composed)] if isinstance(composed, DictConfig) else composed
     # Caught in here: Hydra would print a line of its own for an exception that leaves the job.
     with errors_as_one_line():
-        result = run(composed)
+        if jobs[0].config.plan:
+            foretell(jobs)
+            return
+        result = run(jobs)
     if result.failed:
         names = "; ".join(f"{name(f.point)}: {f.reason}" for f in result.failed)
         fail(f"{len(result.failed)} points failed: {names}", POINTS_FAILED)
+    if result.stopped:
+        fail(f"{result.ending}; the same command continues where it stopped", INTERRUPTED)
 
 
 def main() -> None:
     """The console script."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come up as exceptions instead of a printed trace
     config.register()
+    sys.argv[1:] = multirun.overrides_first(sys.argv[1:])
     with errors_as_one_line():
         hydra_main()
 

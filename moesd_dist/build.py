@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
 from moesd_dist.config import Conf, EngineKind, ForeignLoadPolicy, Launcher
+from moesd_dist.engines import neighbours
+from moesd_dist.engines.pinning import pin
+from moesd_dist.expected import conf_of, needs_of
 from moesd_dist.hardware import known_peaks
 from moesd_dist.models.counts import counts_of
 from moesd_dist.ports import Engine, Tracker
@@ -18,8 +22,18 @@ from moesd_dist.records import Device, SweepPoint
 from moesd_dist.specs import model_spec, sd_spec
 from moesd_dist.sweep.adaptive.rounds import AdaptivePlan, AdaptiveRule
 from moesd_dist.sweep.driver import Executor, InlineExecutor, Plan, WholeGrid
+from moesd_dist.sweep.journal import Journal
+from moesd_dist.sweep.ledger import Ledger
 from moesd_dist.sweep.pairing import EngineKey, LoadLimit
+from moesd_dist.sweep.quiet import nobody
+from moesd_dist.sweep.retries import RetryRule
+from moesd_dist.sweep.schedule.costs import Costs
+from moesd_dist.sweep.stopping import Stop
 from moesd_dist.theory.counts import NO_MODEL
+
+if TYPE_CHECKING:
+    from moesd_dist.sweep.cluster.crew import ClusterSettings
+    from moesd_dist.tracking.extension import Opening
 
 
 def make_engine(key: EngineKey, timeouts: tuple[float, float] = (1800.0, 900.0)) -> Engine:
@@ -63,30 +77,86 @@ def make_engine(key: EngineKey, timeouts: tuple[float, float] = (1800.0, 900.0))
             raise ValueError(f"no engine {other!r}; use one of {', '.join(EngineKind)}")
 
 
-def make_executor(conf: Conf) -> Executor:
-    hardware = conf.hardware
-    limit = LoadLimit(
+def make_executor(
+    confs: Sequence[Conf], *, costs: Costs | None = None, stop: Stop | None = None
+) -> Executor:
+    """For a sweep of several configurations, each engine under the terms of its own."""
+    first, make = confs[0], partial(_make_by_conf, timeouts_by_kind(confs), pins_by_hardware(confs))
+    match first.launcher:
+        case Launcher.inline:
+            return InlineExecutor(make, lambda key: limit_of(_conf(confs, key)), stop)
+        case Launcher.ray:
+            from moesd_dist.sweep.cluster.executor import RayExecutor
+            from moesd_dist.sweep.cluster.live import Terms
+
+            def terms(key: EngineKey) -> Terms:
+                return Terms(needs=needs_of(confs, key), limit=limit_of(_conf(confs, key)))
+
+            return RayExecutor(make, terms, cluster_settings(first), costs=costs, stop=stop)
+
+
+def limit_of(conf: Conf) -> LoadLimit:
+    hardware, simulated = conf.hardware, conf.engine.kind is EngineKind.analytic
+    return LoadLimit(
         cores=hardware.foreign_load_cores,
         refuse=hardware.foreign_load is ForeignLoadPolicy.refuse,
+        wait_s=(
+            hardware.foreign_load_wait_s
+            if hardware.foreign_load is ForeignLoadPolicy.wait and not simulated
+            else 0.0
+        ),
+        look=nobody if simulated else neighbours.look,
     )
-    make = partial(
-        make_engine, timeouts=(conf.engine.start_timeout_s, conf.engine.answer_timeout_s)
-    )
-    match conf.launcher:
-        case Launcher.inline:
-            return InlineExecutor(make, limit)
-        case Launcher.ray:
-            from moesd_dist.sweep.cluster.executor import ClusterSettings, RayExecutor
 
-            simulated = conf.engine.kind is EngineKind.analytic  # occupies one core of any node
-            settings = ClusterSettings(
-                address=conf.cluster.address,
-                cpus_per_engine=1 if simulated else hardware.cpus_per_engine,
-                gpus_per_engine=0 if simulated else hardware.gpus_per_engine,
-                threads=1 if simulated else hardware.threads,
-                whole_node=hardware.whole_node and not simulated,
+
+def _conf(confs: Sequence[Conf], key: EngineKey) -> Conf:
+    return conf_of(confs, engine=key.engine, hardware=key.hardware)
+
+
+def timeouts_by_kind(confs: Sequence[Conf]) -> dict[str, tuple[float, float]]:
+    return {
+        c.engine.kind.value: (c.engine.start_timeout_s, c.engine.answer_timeout_s) for c in confs
+    }
+
+
+def pins_by_hardware(confs: Sequence[Conf]) -> dict[str, str]:
+    return {c.hardware.name: c.hardware.pin for c in confs if c.hardware.pin}
+
+
+def _make_by_conf(
+    timeouts: Mapping[str, tuple[float, float]], pins: Mapping[str, str], key: EngineKey
+) -> Engine:
+    if (cores := pins.get(key.hardware)) and key.simulation is None:
+        if key.layout.dp_size > key.layout.nodes:
+            raise ValueError(
+                "hardware.pin gives the data-parallel ranks of a node the same cores; got "
+                f"layout.dp_size {key.layout.dp_size} on {key.layout.nodes} nodes; leave it away"
             )
-            return RayExecutor(make, limit, settings)
+        pin(cores, threads=key.threads)
+    return make_engine(key, timeouts[key.engine])
+
+
+def cluster_settings(conf: Conf) -> ClusterSettings:
+    from moesd_dist.sweep.cluster.crew import ClusterSettings
+    from moesd_dist.sweep.cluster.wheels import runtime_env
+
+    cluster = conf.cluster
+    rule = RetryRule(
+        attempts=cluster.attempts,
+        on_error=cluster.attempts_on_error,
+        backoff_s=cluster.backoff_s,
+    )
+    return ClusterSettings(
+        address=cluster.address,
+        runtime_env=runtime_env(cluster.wheels, cluster.runtime_env),
+        rule=rule,
+        deadline_factor=cluster.deadline_factor,
+        deadline_min_s=cluster.deadline_min_s,
+        place_s=cluster.place_s,
+        # Rounds of a few points would be checked more often than measured.
+        sentinel_every=0 if conf.sweep.adaptive else cluster.sentinel_every,
+        drift_tolerance=cluster.drift_tolerance,
+    )
 
 
 def make_plan(conf: Conf, points: Sequence[SweepPoint]) -> Plan:
@@ -121,6 +191,25 @@ def make_tracker(conf: Conf, config: DictConfig) -> Tracker:
         provenance=collect(sys.argv, own_checkout()),
         resolved_config=OmegaConf.to_yaml(config, resolve=True),
     )
+
+
+def opening(conf: Conf, own_id: str, points: Sequence[SweepPoint]) -> Opening:
+    """Under which id the sweep goes on; ValueError for a sweep.extends that cannot be."""
+    from moesd_dist.tracking.extension import opening
+
+    where, own = (conf.tracking.uri, conf.tracking.experiment), (conf.sweep.name, own_id)
+    return opening(*where, own, points, conf.sweep.extends)
+
+
+def make_ledger(conf: Conf, tracker: Tracker) -> Ledger:
+    """Behind a journal of its own for every store, experiment and sweep."""
+    from moesd_dist.tracking.location import journal_folder
+    from moesd_dist.tracking.mlflow import MlflowTracker
+
+    tracking = conf.tracking
+    folder = journal_folder(tracking.uri, tracking.experiment, tracking.journal)
+    driver = tracker.driver if isinstance(tracker, MlflowTracker) else None
+    return Ledger(tracker, Journal(folder, driver), patience_s=tracking.patience_s)
 
 
 def own_checkout() -> Path | None:

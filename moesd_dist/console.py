@@ -35,6 +35,7 @@ class ConsoleProgress:
             disable=not console.is_terminal,
         )
         self._done = self._total = 0
+        self._seen: set[tuple[int, str]] = set()
 
     def begin(self, total: int, done: int) -> None:
         self._done, self._total = done, total
@@ -51,7 +52,17 @@ class ConsoleProgress:
     def advance(self, outcome: Outcome) -> None:
         self._done += 1
         self._bar.update(self._task, completed=self._done)
-        self._bar.console.print(f"[{self._done}/{self._total}] {one_line(outcome)}", markup=False, highlight=False, soft_wrap=True)  # fmt: skip
+        text = f"[{self._done}/{self._total}] {one_line(outcome)}{self._which(outcome.point)}"
+        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _which(self, point: SweepPoint) -> str:
+        """What a sweep over models, methods or layouts needs to tell its points apart."""
+        own = (point.target.name, point.sd.method.value if point.gamma else "", point.hardware)
+        self._seen |= {(place, name) for place, name in enumerate(own) if name}
+        told = [
+            n for i, n in enumerate(own) if n and sum(i == place for place, _ in self._seen) > 1
+        ]
+        return f" [{', '.join(told)}]" if told else ""
 
     def note(self, text: str) -> None:
         self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)

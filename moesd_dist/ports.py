@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from moesd_dist.records import Infeasible, Measurement, Outcome, Repeat, SweepPoint
+from moesd_dist.records.driver import Driver
 
 
 class Engine(Protocol):
     """Measures points that share a model pair, a device and a layout; loaded once, used for many."""
 
     def describe(self) -> Mapping[str, str]:
-        """`host`, `device_name`, `experts_path`, and versions under `version.<package>`."""
+        """`host`, `device_name`, `experts_path`, versions under `version.<package>`, and what decides
+        the machine's pace now under `machine.<fact>`."""
         ...
 
     def infeasible(self, point: SweepPoint) -> Infeasible | None:
@@ -75,4 +77,43 @@ class Tracker(Protocol):
     @property
     def address(self) -> str:
         """How a person opens it: a command or a URL."""
+        ...
+
+    @property
+    def run_id(self) -> str:
+        """What it calls the open sweep: another one means that nothing has been written yet."""
+        ...
+
+
+@runtime_checkable
+class SharedTracker(Tracker, Protocol):
+    """A tracker that drivers on other machines can reach as well: one at a time writes a sweep."""
+
+    def open(
+        self, sweep_id: str, name: str, points: Sequence[SweepPoint], ended: Driver | None = None
+    ) -> None:
+        """ValueError if another driver writes the sweep now; `ended` is one that does not."""
+        ...
+
+    def renew(self) -> None:
+        """Says that this driver still writes; ValueError if another one has taken over."""
+        ...
+
+    @property
+    def last_driver(self) -> Driver | None:
+        """Who had the sweep open before."""
+        ...
+
+
+@runtime_checkable
+class BulkTracker(Tracker, Protocol):
+    """A tracker that writes many outcomes faster than one after the other."""
+
+    def record_many(
+        self, outcomes: Sequence[Outcome], metrics: Sequence[Mapping[str, float]]
+    ) -> list[int]:
+        """Of different points, in any order; the places of those that are written.
+
+        TrackerUnavailable if none could be.
+        """
         ...

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from moesd_dist.axes import axes_of, exclusions_of
 from moesd_dist.config import Conf, LayoutConf, ModelConf, SdConf
 from moesd_dist.models.sources import content_digest
 from moesd_dist.records import (
@@ -24,7 +25,7 @@ from moesd_dist.records import (
     WorkloadSpec,
 )
 from moesd_dist.simulation import with_simulations
-from moesd_dist.sweep.grid import expand
+from moesd_dist.sweep.grid import Grid, make_grid
 from moesd_dist.validate import check_known_keys, check_points, check_reach
 from moesd_dist.workloads.acceptance_files import read_profile
 from moesd_dist.workloads.prompts import read_jsonl
@@ -38,9 +39,30 @@ def conf_from(config: DictConfig) -> Conf:
     return conf
 
 
-def points_from(conf: Conf) -> list[SweepPoint]:
-    """The sweep's points; ValueError for anything that could never be measured."""
-    base = SweepPoint(
+def grid_from(conf: Conf) -> Grid:
+    """Every combination of the axes, nothing looked up or checked yet."""
+    base = base_point(conf)
+    axes, exclude = axes_of(conf.sweep), exclusions_of(conf.sweep, base)
+    return make_grid(base, axes, exclude=exclude, control=conf.sweep.control)
+
+
+def checked(points: Sequence[SweepPoint], conf: Conf) -> list[SweepPoint]:
+    """With the content of files and the figures they are predicted from.
+
+    ValueError for anything that could never be measured.
+    """
+    works = {p.workload: with_file(p.workload, conf.workload.path) for p in points}
+    points = [replace(p, workload=works[p.workload]) for p in points]
+    check_points(points)
+    points = with_simulations(points, conf)
+    if conf.sd.acceptance and not conf.sd.repeat_last_rate:
+        check_reach(points)
+    return points
+
+
+def base_point(conf: Conf) -> SweepPoint:
+    """What all points have in common before the axes."""
+    return SweepPoint(
         engine=conf.engine.kind.value,
         target=model_spec(conf.model),
         workload=workload_spec(conf),
@@ -62,34 +84,6 @@ def points_from(conf: Conf) -> list[SweepPoint]:
             end_to_end_repeats=conf.sweep.end_to_end_repeats,
         ),
     )
-    points = expand(base, axes_of(conf), control=conf.sweep.control)
-    points = [replace(p, workload=with_file(p.workload, conf.workload.path)) for p in points]
-    check_points(points)
-    points = with_simulations(points, conf)
-    if conf.sd.acceptance and not conf.sd.repeat_last_rate:
-        check_reach(points)
-    return points
-
-
-def axes_of(conf: Conf) -> dict[str, list[Any]]:
-    """Axes with their values, the batch size innermost so that curves fill from the left."""
-    sweep = conf.sweep
-    own = {"workload.name": "workload"} | {
-        n: n for n in ("top_k", "temperature", "batch_size", "gamma")
-    }
-    if clash := own.keys() & sweep.axes.keys():
-        raise ValueError(f"axis {min(clash)} has a key of its own: sweep.{own[min(clash)]}")
-    axes: dict[str, list[Any]] = {"workload.name": sweep.workload} if sweep.workload else {}
-    if sweep.top_k:
-        axes["top_k"] = sweep.top_k
-    axes |= {"temperature": sweep.temperature, **sweep.axes}
-    axes |= {"batch_size": sweep.batch_size, "gamma": sweep.gamma}
-    for name, values in axes.items():
-        if not isinstance(values, list):
-            raise ValueError(
-                f"sweep axis {name} must be a list, got {values!r}; did you mean [{values}]?"
-            )
-    return axes
 
 
 def model_spec(conf: ModelConf) -> ModelSpec:

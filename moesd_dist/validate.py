@@ -49,8 +49,6 @@ def check_points(points: Sequence[SweepPoint]) -> None:
             f"an axis over hardware is for predictions, got {', '.join(sorted(names))}; use "
             "engine=analytic, or measure one sweep on each"
         )
-    if len(drafts := {p.sd.draft for p in points if p.sd.draft}) > 1:
-        raise ValueError(f"a sweep has one draft model, got {len(drafts)}; run one sweep for each")
     for point in {(p.target, p.sd.draft, p.top_k, p.gamma): p for p in points}.values():
         _check_models(point)
 

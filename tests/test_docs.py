@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from moesd_dist import config, specs
 from moesd_dist.__main__ import CONF
@@ -41,11 +43,19 @@ def test_every_command_names_a_module_and_settings_that_exist(words):
     assert find_spec(module) is not None
     if module == "moesd_dist":
         overrides = [word for word in arguments if "=" in word]
+        jobs = jobs_of(overrides) if "--multirun" in arguments else [overrides]
         GlobalHydra.instance().clear()
         config.register()
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            composed = compose("config", overrides=[*overrides, "output=x"])
-        specs.conf_from(composed)
+            for job in jobs:
+                specs.conf_from(compose("config", overrides=[*job, "output=x"]))
+
+
+def jobs_of(overrides: list[str]) -> list[list[str]]:
+    """The combinations of a --multirun, as Hydra makes them."""
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    return jobs
 
 
 def test_the_tests_command_of_the_readme_is_what_ci_runs():

@@ -10,7 +10,10 @@ from moesd_dist.records import Device
 
 
 class ForeignLoadPolicy(StrEnum):
-    """What happens to a repeat during which others used the processor."""
+    """What happens where others use the processor or our GPUs.
+
+    `wait`: a group begins when they have gone, or is flagged if they do not go in time.
+    """
 
     flag = "flag"
     wait = "wait"
@@ -58,11 +61,20 @@ class HardwareConf:
     labels: dict[str, str] = field(default_factory=dict)  # further node labels
     foreign_load: ForeignLoadPolicy = ForeignLoadPolicy.flag
     foreign_load_cores: float = 0.5
+    foreign_load_wait_s: float = 300.0
+    pin: str = ""  # the cores of every engine, such as 2-5; empty: as the system has it
     figures: FiguresConf = field(default_factory=FiguresConf)
     achieved: AchievedConf = field(default_factory=AchievedConf)
 
     def __post_init__(self) -> None:
         at_least("hardware.threads", self.threads, 1)
+        at_least("hardware.foreign_load_wait_s", self.foreign_load_wait_s, 0)
+        if self.pin and (self.gpus_per_engine or not self.whole_node):
+            raise ValueError(
+                "hardware.pin gives every engine the same cores, so a node must hold one engine: "
+                f"gpus_per_engine 0 and whole_node true; got {self.gpus_per_engine} and "
+                f"{str(self.whole_node).lower()}; leave hardware.pin away"
+            )
 
 
 @dataclass

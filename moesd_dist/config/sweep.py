@@ -8,6 +8,8 @@ from typing import Any
 from moesd_dist.config.checks import at_least, plain
 from moesd_dist.theory.choices.design import Objective
 
+_LEAST = {"batch_size": 1, "gamma": 0, "top_k": 1, "temperature": 0}
+
 
 @dataclass
 class AdaptiveConf:
@@ -41,11 +43,11 @@ class SweepConf:
     temperature: list[float] = field(default_factory=lambda: [0.0])
     workload: list[str] = field(default_factory=list)
     axes: dict[str, Any] = field(default_factory=dict)
-    zipped: list[Any] = field(
-        default_factory=list
-    )  # [{batch_size: [1, 8], gamma: [4, 2]}]: in step
-    exclude: list[Any] = field(default_factory=list)  # [{batch_size: [32, 64], gamma: 4}]: left out
-    extends: str = ""  # the id of a sweep that is to go on with more points
+    # [{batch_size: [1, 8], gamma: [4, 2]}]: fields that step together
+    zipped: list[Any] = field(default_factory=list)
+    # [{batch_size: [32, 64], gamma: 4}]: points that are left out
+    exclude: list[Any] = field(default_factory=list)
+    extends: str = ""  # the id of a sweep that goes on with more points
     control: bool = False
     repeats: int = 5
     warmup_rounds: int = 2
@@ -54,14 +56,12 @@ class SweepConf:
     adaptive: AdaptiveConf | None = None  # null measures every point
 
     def __post_init__(self) -> None:
-        for value in plain(self.batch_size):
-            at_least("sweep.batch_size", value, 1)
-        for value in plain(self.gamma):
-            at_least("sweep.gamma", value, 0)
-        for value in plain(self.top_k):
-            at_least("sweep.top_k", value, 1)
-        for value in plain(self.temperature):
-            at_least("sweep.temperature", value, 0)
+        for name, least in _LEAST.items():
+            for value in plain(getattr(self, name)):
+                at_least(f"sweep.{name}", value, least)
+            for mapping in plain(self.zipped):
+                for value in plain(mapping.get(name)) if isinstance(mapping, dict) else []:
+                    at_least(f"sweep.zipped.{name}", value, least)
         for name in ("batch_size", "gamma", "temperature"):
             if not plain(getattr(self, name)):
                 raise ValueError(f"sweep.{name} is an empty list; give at least one value")

@@ -1,47 +1,11 @@
-"""The machine under a measurement, whatever engine measures: its names, and who else uses its cores."""
+"""The machine under a measurement, whatever engine measures: its name, and the versions on it."""
 
 from __future__ import annotations
 
-import os
 import platform
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
-
-import psutil
-
-
-def own_cpu_s() -> float:
-    """Processor seconds of this process alone."""
-    own = os.times()
-    return own.user + own.system
-
-
-def tree_cpu_s() -> float:
-    """Processor seconds of this process and of all that it started and that still live."""
-    me = psutil.Process()
-    return own_cpu_s() + sum(_cpu_s(child) for child in me.children(recursive=True))
-
-
-class ForeignLoad:
-    """Cores kept busy by others: the machine's busy time less our own."""
-
-    def __init__(self, own: Callable[[], float] = own_cpu_s) -> None:
-        self._own = own
-        self._began = self._now()
-
-    def cores(self) -> float:
-        """Mean since construction; at least 0. Clock ticks of 10 ms make short spans coarse."""
-        wall, busy, own = (b - a for a, b in zip(self._began, self._now(), strict=True))
-        return max(0.0, (busy - own) / wall) if wall > 0 else 0.0
-
-    def _now(self) -> tuple[float, float, float]:
-        times = psutil.cpu_times()
-        idle = times.idle + getattr(times, "iowait", 0.0)
-        # guest time is already inside user time on Linux
-        double = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
-        return time.monotonic(), sum(times) - double - idle, self._own()
 
 
 def cpu_model() -> str:
@@ -63,11 +27,3 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _cpu_s(process: psutil.Process) -> float:
-    try:
-        times = process.cpu_times()
-    except psutil.Error:  # gone in the meantime
-        return 0.0
-    return float(times.user + times.system)

@@ -75,6 +75,7 @@ class Measurement:
     experts_path: str = ""  # packed or grouped_mm, as it really ran
     flags: tuple[str, ...] = ()  # what a reader must know, such as "foreign_load"
     versions: dict[str, str] = field(default_factory=dict)
+    machine: dict[str, str] = field(default_factory=dict)  # cores, clocks, node: as they were
 
     @property
     def timed(self) -> bool:

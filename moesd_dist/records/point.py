@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from moesd_dist.records.identity import identity
+from moesd_dist.records.identity import by_object, identity
 from moesd_dist.records.simulation import SimulationSpec
 
 
@@ -47,11 +47,16 @@ class Device(StrEnum):
 
 
 class Role(StrEnum):
-    """`control` is a baseline measured as if it were SD: the A/A run that shows the noise."""
+    """`control` is a baseline measured as if it were SD: the A/A run that shows the noise.
+
+    `sentinel` is one measured now and then to see whether the machine is still the same; it is
+    never recorded.
+    """
 
     baseline = "baseline"
     sd = "sd"
     control = "control"
+    sentinel = "sentinel"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,8 +148,15 @@ class Protocol:
     end_to_end_repeats: int = 1  # how many of the repeats also run a batch to its last straggler
 
 
+class _Identified:
+    """Room for an identity that has been worked out; no field of the record."""
+
+    __slots__ = ("_point_id",)
+    _point_id: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SweepPoint:
+class SweepPoint(_Identified):
     """One point; `gamma` 0 is the baseline. `top_k` None leaves the model's own.
 
     `batch_size` counts sequences over all data-parallel ranks. `engine_args` go to the engine as
@@ -177,22 +189,16 @@ class SweepPoint:
     @property
     def point_id(self) -> str:
         """16 hex digits, equal for equal points on any machine."""
-        draft = self.sd.draft.anonymous if self.sd.draft else None
-        simulation = replace(self.simulation, fit_path="") if self.simulation else None
-        return identity(
-            replace(
-                self,
-                target=self.target.anonymous,
-                sd=replace(self.sd, draft=draft),
-                workload=replace(self.workload, path=""),
-                simulation=simulation,
-            )
-        )
+        try:
+            return self._point_id
+        except AttributeError:
+            object.__setattr__(self, "_point_id", _identity(self))
+            return self._point_id
 
     @property
     def baseline(self) -> SweepPoint:
         """The same engine, prompts and batch at gamma = 0."""
-        return replace(self, gamma=0, sd=SdSpec(), role=Role.baseline)
+        return replace(self, gamma=0, sd=_NO_SD, role=Role.baseline)
 
     @property
     def simulated(self) -> bool:
@@ -220,3 +226,41 @@ class SweepPoint:
         """Repaired so that it works, not so that it is fast: its seconds would mean nothing."""
         layout = self.layout
         return self.cpu_fixes and (layout.ep_size > 1 or layout.dp_size > 1)
+
+
+_NO_SD = SdSpec()
+
+
+def _identity(point: SweepPoint) -> str:
+    return identity(
+        replace(
+            point,
+            target=_anonymous(point.target),
+            sd=_of_anonymous_draft(point.sd),
+            workload=_without_path(point.workload),
+            simulation=_without_fit_path(point.simulation) if point.simulation else None,
+        )
+    )
+
+
+# The parts are the same objects in all points of a grid.
+
+
+@by_object
+def _anonymous(model: ModelSpec) -> ModelSpec:
+    return model.anonymous
+
+
+@by_object
+def _of_anonymous_draft(sd: SdSpec) -> SdSpec:
+    return replace(sd, draft=sd.draft.anonymous if sd.draft else None)
+
+
+@by_object
+def _without_path(workload: WorkloadSpec) -> WorkloadSpec:
+    return replace(workload, path="")
+
+
+@by_object
+def _without_fit_path(simulation: SimulationSpec) -> SimulationSpec:
+    return replace(simulation, fit_path="")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from functools import cache
@@ -32,20 +32,27 @@ def kind_of(outcome: Outcome) -> str:
 
 def to_plain(record: Any) -> Any:
     """Dicts, lists, text, numbers; an outcome also says which one it is, under `outcome`."""
-    if type(record) in _SCALARS:  # first: an expert load holds thousands
+    kind = type(record)
+    if kind in _SCALARS:  # first: an expert load holds thousands
         return record
+    if kind is tuple or kind is list:
+        return [to_plain(item) for item in record]
+    if kind is float:
+        return record if math.isfinite(record) else str(record)  # JSON has no NaN
+    if is_dataclass(kind):
+        return {**_kind_entry(kind), **{n: to_plain(getattr(record, n)) for n in _names(kind)}}
+    return _rare_to_plain(record)
+
+
+def _rare_to_plain(record: Any) -> Any:
     if isinstance(record, Enum):
         return record.value
-    if is_dataclass(record) and not isinstance(record, type):
-        return _kind_entry(record) | {
-            f.name: to_plain(getattr(record, f.name)) for f in fields(record)
-        }
     if isinstance(record, Mapping):
         return {str(key): to_plain(value) for key, value in record.items()}
     if isinstance(record, (tuple, list)):
         return [to_plain(item) for item in record]
     if isinstance(record, float):
-        return float(record) if math.isfinite(record) else str(float(record))  # JSON has no NaN
+        return to_plain(float(record))
     raise ValueError(f"a record holds plain values only; got {type(record).__name__}: {record!r}")
 
 
@@ -80,32 +87,54 @@ def field_from_plain(cls: type, name: str, plain: Any) -> Any:
 def _arguments(cls: type, plain: Any) -> dict[str, Any]:
     if not isinstance(plain, Mapping):
         raise ValueError(f"{cls.__name__} is read from a mapping; got {plain!r}")
-    plain = {key: value for key, value in plain.items() if (key, value) not in _kinds_of(cls)}
-    hints = _hints(cls)
-    _check_keys(cls, set(plain), set(hints))
-    return {key: _value(hints[key], value, key) for key, value in plain.items()}
+    kinds = _kinds_of(cls)
+    if kinds and (_KIND_KEY in plain):
+        plain = {key: value for key, value in plain.items() if (key, value) not in kinds}
+    hints, keys = _hints(cls), plain.keys()
+    if not (keys <= hints.keys() and _required(cls) <= keys):
+        _refuse_keys(cls, set(keys), set(hints))
+    return {
+        key: value
+        if type(value) in _SCALARS and hints[key] is type(value)
+        else _value(hints[key], value, key)
+        for key, value in plain.items()
+    }
 
 
 def _value(hint: Any, plain: Any, key: str) -> Any:
+    return _reader(hint)(plain, key)
+
+
+@cache
+def _reader(hint: Any) -> Callable[[Any, str], Any]:
     if is_dataclass(hint) and isinstance(hint, type):
-        return from_plain(hint, plain)
+        return lambda plain, _: from_plain(hint, plain)
     if isinstance(hint, type) and issubclass(hint, Enum):
-        return hint(plain)
-    if get_origin(hint) in (Union, types.UnionType):
-        return None if plain is None else _value(_not_none(hint), plain, key)
-    if get_origin(hint) is tuple:
-        return _tuple(get_args(hint), _checked(list, plain, key), key)
-    if get_origin(hint) is dict:
-        return dict(_checked(Mapping, plain, key))
+        return lambda plain, _: hint(plain)
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        inner = _reader(_not_none(hint))
+        return lambda plain, key: None if plain is None else inner(plain, key)
+    if origin is tuple:
+        return lambda plain, key: _tuple(arguments, _checked(list, plain, key), key)
+    if origin is dict:
+        return lambda plain, key: dict(_checked(Mapping, plain, key))
     if hint is float:
-        # An int stays an int: point ids tell 1 from 1.0.
-        return float(plain) if isinstance(plain, str) else _checked((int, float), plain, key)
-    return _checked(hint, plain, key)
+        return _float
+    return lambda plain, key: _checked(hint, plain, key)
+
+
+def _float(plain: Any, key: str) -> Any:
+    """An int stays an int: point ids tell 1 from 1.0."""
+    return float(plain) if isinstance(plain, str) else _checked((int, float), plain, key)
 
 
 def _tuple(hints: tuple[Any, ...], plain: list[Any], key: str) -> tuple[Any, ...]:
     if hints[-1] is Ellipsis:
-        return tuple(_value(hints[0], item, key) for item in plain)
+        if hints[0] in _SCALARS and all(type(item) is hints[0] for item in plain):
+            return tuple(plain)
+        read = _reader(hints[0])
+        return tuple([read(item, key) for item in plain])
     return tuple(_value(hint, item, key) for hint, item in zip(hints, plain, strict=True))
 
 
@@ -115,26 +144,34 @@ def _checked(expected: Any, plain: Any, key: str) -> Any:
     return plain
 
 
-def _check_keys(cls: type, given: set[str], known: set[str]) -> None:
+def _refuse_keys(cls: type, given: set[str], known: set[str]) -> None:
     if unknown := sorted(given - known):
         raise ValueError(
             f"{cls.__name__} has no {', '.join(map(repr, unknown))}: "
             "written by a later version; read it with that version"
         )
-    if missing := sorted(_required(cls) - given):
-        raise ValueError(
-            f"{cls.__name__} needs {', '.join(map(repr, missing))}; got {sorted(given)}"
-        )
+    missing = sorted(_required(cls) - given)
+    raise ValueError(f"{cls.__name__} needs {', '.join(map(repr, missing))}; got {sorted(given)}")
 
 
-def _required(cls: type) -> set[str]:
-    return {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
+@cache
+def _required(cls: type) -> frozenset[str]:
+    return frozenset(
+        f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING
+    )
 
 
-def _kind_entry(record: Any) -> dict[str, Any]:
-    return dict(_kinds_of(type(record)))
+@cache
+def _kind_entry(cls: type) -> dict[str, Any]:
+    return dict(_kinds_of(cls))
 
 
+@cache
+def _names(cls: type) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(cls))
+
+
+@cache
 def _kinds_of(cls: type) -> list[tuple[str, Any]]:
     return [(_KIND_KEY, kind) for kind, outcome in KINDS.items() if cls is outcome]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from moesd_dist.records import Failed, Infeasible, Measurement, Outcome, SweepPo
 from moesd_dist.sweep.arrival import Arrival
 from moesd_dist.sweep.ledger import Ledger
 from moesd_dist.sweep.pairing import (
+    FOREIGN_GPU,
     EngineKey,
     Group,
     LoadLimit,
@@ -82,6 +83,7 @@ class SweepResult:
     reused: int  # finished by an earlier run of the same sweep
     ending: str = ""  # why it stopped before the grid was full; empty for a whole grid
     stopped: bool = False  # by a signal: some points were not even tried
+    notes: tuple[str, ...] = ()  # failed attempts, lost nodes, drifts, in their order
 
     @property
     def measurements(self) -> list[Measurement]:
@@ -99,8 +101,13 @@ class SweepResult:
 class InlineExecutor:
     """Measures in this process, one engine at a time: the same code path without Ray."""
 
-    def __init__(self, make_engine: MakeEngine, limit: LoadLimit, stop: Stop | None = None) -> None:
-        self._make, self._limit, self._stop = make_engine, limit, stop or Stop()
+    def __init__(
+        self,
+        make_engine: MakeEngine,
+        limit: Callable[[EngineKey], LoadLimit],
+        stop: Stop | None = None,
+    ) -> None:
+        self._make, self._limit, self._stop = make_engine, limit, Stop() if stop is None else stop
         self._engine: tuple[EngineKey, Engine] | None = None
 
     def run(self, todo: Sequence[Group]) -> Iterator[Arrival]:
@@ -113,7 +120,9 @@ class InlineExecutor:
         for group in by_engine(todo):
             if self._stop:
                 return
-            outcomes = measure_or_fail(self._engine_for(group), group, self._limit)
+            outcomes = measure_or_fail(
+                self._engine_for(group), group, self._limit(engine_key(group))
+            )
             yield Arrival(outcomes=tuple(outcomes))
 
     def close(self) -> None:
@@ -158,28 +167,39 @@ def run_sweep(
     # What did not fit may fit now: asking again costs arithmetic, not a measurement.
     finished = {k: o for k, o in ledger.finished().items() if isinstance(o, Measurement)}
     known: dict[str, Outcome] = {p.point_id: o for p in points if (o := finished.get(p.point_id))}
-    reused, plan, stop = len(known), plan or WholeGrid(points), stop or Stop()
+    reused, plan, stop = len(known), plan or WholeGrid(points), Stop() if stop is None else stop
+    notes: list[str] = []
     progress.begin(len(points), reused)
     try:
         while not stop and (planned := plan.next_round(list(known.values()))).points:
             progress.begin_round(planned)
             for arrival in executor.run(groups(planned.points, known)):
                 _keep(arrival, known, ledger, progress)
+                notes += arrival.notes
         ledger.settle()
     finally:
         progress.end()
         executor.close()
     place = {point.point_id: index for index, point in enumerate(points)}
     ordered = sorted(known, key=place.__getitem__)
-    ending = f"stopped by {stop.asked_by}" if stop else planned.why
+    missing = len(points) - len(known)
+    ending = f"stopped by {stop.asked_by} with {missing} points left" if stop else planned.why
     return SweepResult(
-        outcomes=tuple(known[k] for k in ordered), reused=reused, ending=ending, stopped=bool(stop)
+        outcomes=tuple(known[k] for k in ordered),
+        reused=reused,
+        ending=ending,
+        stopped=bool(stop) and missing > 0,
+        notes=tuple(notes),
     )
 
 
 def _keep(arrival: Arrival, known: dict[str, Outcome], ledger: Ledger, progress: Progress) -> None:
+    if arrival.notes or arrival.sentinels:
+        ledger.note(notes=list(arrival.notes), sentinels=dict(arrival.sentinels))
     for text in arrival.notes:
         progress.note(text)
+    if (crowded := _on_our_gpus(arrival.outcomes)) and not _on_our_gpus(known.values()):
+        progress.note(f"not alone on the GPU, points are flagged {FOREIGN_GPU}: {crowded}")
     ledger.withdraw(arrival.withdrawn)
     for point_id in arrival.withdrawn:
         known.pop(point_id, None)
@@ -187,3 +207,9 @@ def _keep(arrival: Arrival, known: dict[str, Outcome], ledger: Ledger, progress:
     for outcome in arrival.outcomes:
         known[outcome.point.point_id] = outcome
         progress.advance(outcome)
+
+
+def _on_our_gpus(outcomes: Iterable[Outcome]) -> str:
+    """The others that the first flagged measurement names."""
+    measured = (o for o in outcomes if isinstance(o, Measurement))
+    return next((m.machine[FOREIGN_GPU] for m in measured if FOREIGN_GPU in m.flags), "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from moesd_dist.ports import Engine
@@ -20,6 +20,10 @@ from moesd_dist.records import (
     SimulationSpec,
     SweepPoint,
 )
+from moesd_dist.records.neighbours import Neighbours
+from moesd_dist.sweep.quiet import Look, nobody, until_quiet
+
+FOREIGN_GPU = "foreign_gpu"  # a flag, and under it in `machine` who they are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +42,16 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadLimit:
-    """What to do when others keep more than `cores` busy during a repeat: flag it, or refuse it."""
+    """What others may do on the machine: keep `cores` busy during a repeat, and nothing on our GPUs.
+
+    Beyond it a point is flagged, or refused; `wait_s` is how long a group waits for quiet before.
+    `look` asks the machine it runs on.
+    """
 
     cores: float = 0.5
     refuse: bool = False
+    wait_s: float = 0.0
+    look: Look = nobody
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +76,7 @@ class EngineKey:
 
 
 def groups(points: Iterable[SweepPoint], finished: Collection[str]) -> list[Group]:
-    """What is left to do, by baseline, in the order of the points."""
+    """What is left to do, by baseline and draft model, in the order of the points."""
     members: dict[SweepPoint, list[SweepPoint]] = {}
     for point in points:
         members.setdefault(point.baseline, []).append(point)
@@ -74,10 +84,24 @@ def groups(points: Iterable[SweepPoint], finished: Collection[str]) -> list[Grou
     for baseline, all_points in members.items():
         missing = [p for p in all_points if p.point_id not in finished]
         if missing:
-            rest = tuple(p for p in missing if p.role is not Role.baseline)
-            is_new = any(p.role is Role.baseline for p in missing)
-            made.append(Group(baseline=baseline, points=rest, baseline_is_new=is_new))
+            made += _by_draft(baseline, missing)
     return made
+
+
+def _by_draft(baseline: SweepPoint, missing: list[SweepPoint]) -> list[Group]:
+    """An engine holds one draft model, so each has a group; the first takes what needs none."""
+    rest = [p for p in missing if p.role is not Role.baseline]
+    used = dict.fromkeys(p.sd.draft for p in rest if p.sd.draft)
+    drafts: list[ModelSpec | None] = [*used] or [None]
+    is_new = any(p.role is Role.baseline for p in missing)
+    return [
+        Group(
+            baseline=baseline,
+            points=tuple(p for p in rest if (p.sd.draft or drafts[0]) == draft),
+            baseline_is_new=is_new and draft == drafts[0],
+        )
+        for draft in drafts
+    ]
 
 
 def engine_key(group: Group) -> EngineKey:
@@ -99,18 +123,44 @@ def engine_key(group: Group) -> EngineKey:
     )
 
 
-def measure_group(engine: Engine, group: Group, limit: LoadLimit) -> list[Outcome]:
-    """Interleaves repeats of the baseline and its points; one outcome for each wanted point."""
+def measure_group(
+    engine: Engine, group: Group, limit: LoadLimit, before: Neighbours | None = None
+) -> list[Outcome]:
+    """Interleaves repeats of the baseline and its points; one outcome for each wanted point.
+
+    `before` is who is there now, where that was found out already: the ranks of an engine must
+    agree on it, or some of them would measure and wait for the others.
+    """
     impossible = [found for p in group.wanted if (found := engine.infeasible(p)) is not None]
     excluded = {found.point.point_id for found in impossible}
     points = [p for p in group.points if p.point_id not in excluded]
     if group.baseline.point_id in excluded or not (points or group.baseline_is_new):
         return [_because_of_baseline(p, impossible) for p in group.wanted]
+    before = before or who_is_there(group, limit)
+    if limit.refuse and before.on_gpu:
+        left = [p for p in group.wanted if p.point_id not in excluded]
+        return [*impossible, *(_crowded(p, before.on_gpu) for p in left)]
     repeats, broken = _interleave(engine, group.baseline, points)
     excluded |= broken.keys()
     members = [p for p in group.wanted if p.point_id not in excluded]
-    measured = [_outcome(engine, p, repeats, group.baseline, limit) for p in members]
+    others = tuple(dict.fromkeys(before.on_gpu + limit.look(group.baseline.device, 0.0).on_gpu))
+    about = engine.describe()
+    measured = [_outcome(engine, p, repeats, group.baseline, limit, others, about) for p in members]
     return [*impossible, *broken.values(), *measured]
+
+
+def who_is_there(group: Group, limit: LoadLimit) -> Neighbours:
+    """Waits for quiet first, if the limit says so."""
+    device = group.baseline.device
+    return until_quiet(limit.look, device, cores=limit.cores, patience_s=limit.wait_s)
+
+
+def _crowded(point: SweepPoint, others: Sequence[str]) -> Failed:
+    return Failed(
+        point=point,
+        reason=f"a GPU is measured alone, but {'; '.join(others)}; free it, choose another with "
+        "CUDA_VISIBLE_DEVICES, or set hardware.foreign_load=flag",
+    )
 
 
 def failure(point: SweepPoint, error: Exception) -> Failed:
@@ -179,6 +229,8 @@ def _outcome(
     repeats: dict[str, list[Repeat]],
     baseline: SweepPoint,
     limit: LoadLimit,
+    others: Sequence[str],
+    about: Mapping[str, str],
 ) -> Outcome:
     own, base = tuple(repeats[point.point_id]), tuple(repeats[baseline.point_id])
     foreign = max(repeat.foreign_cpu for repeat in (*own, *base))
@@ -188,27 +240,35 @@ def _outcome(
             reason=f"others kept {foreign:.1f} cores busy while it was measured, the limit is "
             f"{limit.cores}; rerun on a quiet machine or set hardware.foreign_load=flag",
         )
+    if others and limit.refuse:
+        return _crowded(point, others)
     num_experts, top_k = engine.routing(point)
     flags = {
         "no_routing": num_experts > 0 and not any(repeat.layer_forwards for repeat in own),
         "foreign_load": foreign > limit.cores,
+        FOREIGN_GPU: bool(others),
         "engine_restarts": any(repeat.engine_starts for repeat in (*own, *base)),
         "cpu_fixes": point.cpu_fixes,
         "untimed": point.untimed,
     }
-    about = dict(engine.describe())
+    machine = _under("machine.", about) | ({FOREIGN_GPU: "; ".join(others)} if others else {})
     return Measurement(
         point=point,
         repeats=own,
         baseline=base,
         num_experts=num_experts,
         top_k=top_k,
-        host=about.pop("host", ""),
-        device_name=about.pop("device_name", ""),
-        experts_path=about.pop("experts_path", ""),
+        host=about.get("host", ""),
+        device_name=about.get("device_name", ""),
+        experts_path=about.get("experts_path", ""),
         flags=tuple(flag for flag, holds in flags.items() if holds),
-        versions={k.removeprefix("version."): v for k, v in about.items()},
+        versions=_under("version.", about),
+        machine=machine,
     )
+
+
+def _under(prefix: str, about: Mapping[str, str]) -> dict[str, str]:
+    return {k.removeprefix(prefix): text for k, text in about.items() if k.startswith(prefix)}
 
 
 def _because_of_baseline(point: SweepPoint, impossible: list[Infeasible]) -> Infeasible:

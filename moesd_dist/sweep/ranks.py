@@ -36,10 +36,16 @@ def merge(outcomes_by_rank: Sequence[Sequence[Outcome]]) -> list[Outcome]:
 
 def failed(point: SweepPoint, broken: Mapping[int, tuple[str, str]], *, size: int) -> Failed:
     """A point that broke on some of `size` ranks; `broken` is reason and log by rank."""
+    reason, log = by_name(broken, size)
+    return Failed(point=point, reason=reason, log=log)
+
+
+def by_name(broken: Mapping[int, tuple[str, str]], size: int) -> tuple[str, str]:
+    """One reason and one log from those of the ranks that broke."""
     names = {rank: f"rank {rank} of {size}" for rank in sorted(broken)}
     reasons = [f"{name}: {broken[rank][0]}" for rank, name in names.items()]
     logs = [f"== {name} ==\n{broken[rank][1]}" for rank, name in names.items() if broken[rank][1]]
-    return Failed(point=point, reason="; ".join(reasons), log="\n".join(logs))
+    return "; ".join(reasons), "\n".join(logs)
 
 
 def _merged(point: SweepPoint, outcomes: Sequence[Outcome | None]) -> Outcome:
@@ -63,14 +69,21 @@ def _why(outcome: Outcome | None) -> tuple[str, str]:
 
 
 def _measurement(ranks: Sequence[Measurement]) -> Measurement:
-    """What the ranks say about themselves is rank 0's, but for hosts and flags."""
+    """What the ranks say about themselves is rank 0's, but for hosts, machines and flags."""
     return replace(
         ranks[0],
         repeats=_repeats([m.repeats for m in ranks]),
         baseline=_repeats([m.baseline for m in ranks]),
         host=", ".join(dict.fromkeys(m.host for m in ranks)),
         flags=tuple(dict.fromkeys(flag for m in ranks for flag in m.flags)),
+        machine=_machine([m.machine for m in ranks]),
     )
+
+
+def _machine(ranks: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Each fact once where all agree, else what each rank says that says anything."""
+    facts = dict.fromkeys(fact for machine in ranks for fact in machine)
+    return {f: "; ".join(dict.fromkeys(m[f] for m in ranks if f in m)) for f in facts}
 
 
 def _repeats(ranks: Sequence[Sequence[Repeat]]) -> tuple[Repeat, ...]:

@@ -14,6 +14,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked_by = ""  # the signal's name; empty: go on
+        self.urgent = False  # asked for twice
 
     def __bool__(self) -> bool:
         return bool(self.asked_by)
@@ -21,6 +22,7 @@ class Stop:
     def ask(self, by: str) -> None:
         """The second time raises KeyboardInterrupt."""
         if self.asked_by:
+            self.urgent = True
             raise KeyboardInterrupt(by)
         self.asked_by = by
 

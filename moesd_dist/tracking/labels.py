@@ -172,6 +172,7 @@ def filled(tags: dict[str, str]) -> dict[str, str]:
 
 
 def _measured(measurement: Measurement) -> dict[str, str]:
+    machine = {f"moesd.machine.{fact}": text for fact, text in measurement.machine.items()}
     return filled(
         {
             "moesd.flags": ",".join(measurement.flags),
@@ -179,6 +180,7 @@ def _measured(measurement: Measurement) -> dict[str, str]:
             "moesd.device_name": measurement.device_name,
             "moesd.experts_path": measurement.experts_path,
         }
+        | machine
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shlex
 import sqlite3
 import sys
@@ -44,6 +46,19 @@ def artifact_location(tracking_uri: str) -> str | None:
     if not tracking_uri.startswith(_SQLITE):
         return None
     return (sqlite_path(tracking_uri).parent / "mlartifacts").as_uri()
+
+
+def journal_folder(tracking_uri: str, experiment: str, chosen: str = "") -> Path:
+    """Where the journals of an experiment lie: in the chosen folder, beside a sqlite database, or
+    with the user's state. Another store or another experiment means another folder."""
+    if tracking_uri.startswith(_SQLITE):
+        path = sqlite_path(tracking_uri)
+        tracking_uri, beside = f"{_SQLITE}{path}", path.parent / "moesd_journal"
+    else:
+        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        tracking_uri, beside = tracking_uri.rstrip("/"), Path(state) / "moesd-dist" / "journal"
+    store = hashlib.sha256(f"{_without_password(tracking_uri)}\n{experiment}".encode())
+    return (Path(chosen).expanduser().absolute() if chosen else beside) / store.hexdigest()[:12]
 
 
 def address(tracking_uri: str) -> str:

@@ -55,5 +55,9 @@ class MemoryTracker:
         self.status = status
 
     @property
+    def run_id(self) -> str:
+        return f"memory of {self.sweep_id}"
+
+    @property
     def address(self) -> str:
         return "memory: gone when this program ends"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from itertools import count
@@ -11,6 +12,8 @@ from itertools import count
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 _METRICS_A_BATCH = 1000
 _RUNS_A_PAGE = 1000
@@ -18,8 +21,9 @@ _RUNS_A_PAGE = 1000
 
 def connect(tracking_uri: str) -> MlflowClient:
     """Creates the tables of a fresh database, so it belongs in the driver."""
-    for name in ("alembic", "mlflow.store.db.utils"):  # one line per migration, dozens of them
-        logging.getLogger(name).setLevel(logging.WARNING)
+    # One line per migration, dozens of them; and a trace for every try while the disk is full.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     client = MlflowClient(tracking_uri=tracking_uri)
     try:
         client.search_experiments(max_results=1)
@@ -29,6 +33,21 @@ def connect(tracking_uri: str) -> MlflowClient:
             f"tracking_uri holds what this MLflow reads; it does not: {reason}; use another one"
         ) from error
     return client
+
+
+def quick_commits() -> None:
+    """Databases in files are opened from now on so that a commit does not wait for the disk.
+
+    With write-ahead logging, which belongs to the file, a power cut then costs the last commits and
+    harms nothing else; they are in the journal.
+    """
+
+    @event.listens_for(Engine, "connect")
+    def _relax(connection: object, _record: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+            if mode == "wal":
+                connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def ensure_experiment(client: MlflowClient, name: str, artifact_location: str | None) -> str:
@@ -63,15 +82,23 @@ def children(client: MlflowClient, experiment_id: str, parent_id: str) -> Iterat
 
 
 def fill(
-    client: MlflowClient, run_id: str, params: Mapping[str, str], metrics: Mapping[str, float]
+    client: MlflowClient,
+    run_id: str,
+    params: Mapping[str, str],
+    metrics: Mapping[str, float],
+    last: Mapping[str, str] | None = None,
 ) -> None:
-    """One batch; metrics that are no finite number are named in a tag instead."""
+    """One batch; metrics that are no finite number are named in a tag instead.
+
+    MLflow writes the tags of a batch after its params and metrics: `last` is there when all is.
+    """
     dropped = ", ".join(name for name, value in metrics.items() if not math.isfinite(value))
+    tags = ({"moesd.dropped_metrics": dropped} if dropped else {}) | dict(last or {})
     client.log_batch(
         run_id,
         metrics=_metrics({(n, 0): v for n, v in metrics.items() if math.isfinite(v)}),
         params=[Param(name, value) for name, value in params.items()],
-        tags=[RunTag("moesd.dropped_metrics", dropped)] if dropped else [],
+        tags=[RunTag(key, value) for key, value in tags.items()],
     )
 
 

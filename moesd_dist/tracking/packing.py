@@ -37,6 +37,8 @@ def without_expert_load(outcome: O) -> O:
     """The load is [layer][expert] per repeat: megabytes in a sweep, so it stays in the artifact."""
     if not isinstance(outcome, Measurement):
         return outcome
+    if not any(r.expert_load for r in (*outcome.repeats, *outcome.baseline)):
+        return outcome
     return replace(
         outcome,
         repeats=tuple(replace(r, expert_load=()) for r in outcome.repeats),

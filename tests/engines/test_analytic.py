@@ -72,7 +72,7 @@ def a_point(**changes: object) -> SweepPoint:
 def swept(*points: SweepPoint) -> list[Measurement]:
     """SD points alone, measured in groups with their baselines, as every engine is."""
     every = [member for point in points for member in expand(point, {"gamma": [point.gamma]})]
-    executor = InlineExecutor(make_engine, LoadLimit())
+    executor = InlineExecutor(make_engine, lambda _: LoadLimit())
     outcomes = [o for _, found in executor.run(groups(every, ())) for o in found]
     assert {type(o) for o in outcomes} == {Measurement}
     return [o for o in outcomes if isinstance(o, Measurement) and o.point.gamma]

@@ -73,6 +73,7 @@ MEASUREMENT = Measurement(
     baseline=(REPEAT, REPEAT),
     flags=("foreign_load",),
     versions={"torch": "2.13.0"},
+    machine={"cpu_affinity": "0-1"},
 )
 
 
@@ -124,6 +125,12 @@ def test_a_missing_key_takes_its_default() -> None:
     del plain["threads"], plain["layout"]["ep_size"], plain["workload"]["path"]
     back = point_from_plain(plain)
     assert (back.threads, back.layout.ep_size, back.workload.path) == (1, 1, "")
+
+
+def test_a_record_from_before_machines_were_described_is_still_read() -> None:
+    plain = through_json(MEASUREMENT)
+    del plain["machine"]
+    assert outcome_from_plain(plain) == replace(MEASUREMENT, machine={})
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from moesd_dist.tracking.memory import MemoryTracker
 
 
 def sweep(points, tracker, engine, silent):
-    executor = InlineExecutor(lambda _: engine, LoadLimit())
+    executor = InlineExecutor(lambda _: engine, lambda _: LoadLimit())
     tracker.open("id", "name", points)
     return run_sweep(points, Ledger(tracker), executor, silent)
 

@@ -30,12 +30,16 @@ from moesd_dist.records import (
     SweepPoint,
     WorkloadSpec,
 )
-from moesd_dist.sweep.cluster.executor import ClusterSettings, RayExecutor
+from moesd_dist.sweep.cluster.crew import ClusterSettings
+from moesd_dist.sweep.cluster.executor import RayExecutor
+from moesd_dist.sweep.cluster.live import Terms
 from moesd_dist.sweep.driver import InlineExecutor
 from moesd_dist.sweep.grid import expand
 from moesd_dist.sweep.pairing import LoadLimit, groups
+from moesd_dist.sweep.retries import RetryRule
+from moesd_dist.sweep.schedule.needs import Needs
 
-DEADLINE_S = 15.0  # for ranks to meet: those that start one after another never do
+DEADLINE_S = 60.0  # for ranks to meet: those that start one after another never do
 # What goes wrong is chosen by batch size, and for most gamma 1 is where it does.
 DIES, HANGS, APART, TOO_BIG = 4, 6, 12, 64
 
@@ -155,6 +159,10 @@ def base(folder, **layout):
     )
 
 
+def terms(key):
+    return Terms(needs=Needs(ranks=key.layout.dp_size, gpus=key.layout.tp_size))
+
+
 def groups_of(point, batch_sizes):
     return groups(expand(point, {"batch_size": batch_sizes, "gamma": [1, 2]}), finished=())
 
@@ -190,8 +198,8 @@ def executor():
         log_to_driver=False,
         _node_ip_address="127.0.0.1",
     )
-    settings = ClusterSettings(gpus_per_engine=1, whole_node=False, close_s=3.0)
-    executor = RayExecutor(MeetingEngine, LoadLimit(), settings)
+    settings = ClusterSettings(rule=RetryRule(attempts=1, on_error=1), close_s=3.0)
+    executor = RayExecutor(MeetingEngine, terms, settings)
     yield executor
     executor.close()
     ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
@@ -207,7 +215,7 @@ def swept(executor, tmp_path_factory):
     by_point = {(o.point.layout.dp_size, o.point.batch_size, o.point.gamma): o for o in arrived}
     assert len(by_point) == len(arrived) == 7 * 3
     began = time.monotonic()
-    executor._release(*executor._actors)
+    executor.release()
     closing_s = time.monotonic() - began
     states = [entry["state"] for entry in placement_group_table().values()]
     return Swept(by_point, folder, states, closing_s)
@@ -240,7 +248,7 @@ def test_a_rank_that_breaks_fails_its_group_by_name(swept, batch_size, reason):
 
 
 def test_the_next_group_gets_fresh_ranks_each_time(swept):
-    assert all(isinstance(swept.of(TOO_BIG)[gamma], Measurement) for gamma in (0, 2))
+    assert all(isinstance(swept.of(TOO_BIG)[gamma], Measurement) for gamma in (0, 2)), swept.of(TOO_BIG)
     assert sorted(rank for rank, _ in swept.pids("started", 2)) == [0] * 3 + [1] * 3
     assert swept.of(TOO_BIG)[0].host != swept.of(8)[0].host
 
@@ -263,7 +271,7 @@ def test_every_engine_is_closed_but_one_that_died_and_one_that_hung(swept):
 
 
 def test_the_room_of_the_ranks_is_given_back(swept):
-    assert swept.placements == ["REMOVED"]
+    assert set(swept.placements) == {"REMOVED"}
 
 
 def test_each_rank_has_its_own_devices_one_for_each_tensor_parallel_part(swept):
@@ -301,5 +309,5 @@ def test_ranks_are_not_for_a_single_process(tmp_path):
     made = []
     todo = groups_of(base(tmp_path), [8]) + groups_of(base(tmp_path, dp_size=2), [8])
     with pytest.raises(ValueError, match=r"launcher=ray, or layout\.dp_size=1"):
-        list(InlineExecutor(made.append, LoadLimit()).run(todo))
+        list(InlineExecutor(made.append, lambda _: LoadLimit()).run(todo))
     assert made == []

@@ -97,6 +97,15 @@ def test_repeats_and_baselines_merge_repeat_by_repeat(measured):
     assert [r.tokens for r in merged.baseline] == [100, 100]
 
 
+def test_facts_of_the_ranks_machines_are_joined_where_they_differ(measured):
+    ranks = [
+        [measured(repeat(), machine={"smt": "on", "node": "a"})],
+        [measured(repeat(), machine={"smt": "on", "node": "b", "foreign_gpu": "pid 7"})],
+    ]
+    (merged,) = merge(ranks)
+    assert merged.machine == {"smt": "on", "node": "a; b", "foreign_gpu": "pid 7"}
+
+
 def test_hosts_and_flags_are_joined_and_the_rest_is_rank_0s(measured):
     ranks = [
         [measured(repeat(), host="a", flags=("warm", "foreign_load"))],

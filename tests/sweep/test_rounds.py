@@ -58,7 +58,7 @@ def adaptive(base, silent):
     def run(tracker, engine, *, axes=POOL, progress=silent, **changes):
         points = expand(base(), axes)
         tracker.open("id", "name", points)
-        executor = InlineExecutor(lambda _: engine, LoadLimit())
+        executor = InlineExecutor(lambda _: engine, lambda _: LoadLimit())
         return run_sweep(points, Ledger(tracker), executor, progress, plan(points, **changes))
 
     return run
@@ -180,7 +180,7 @@ def test_one_engine_serves_all_rounds(base, timed, silent):
 
     points, tracker = expand(base(), POOL), MemoryTracker()
     tracker.open("id", "name", points)
-    run_sweep(points, Ledger(tracker), InlineExecutor(make, LoadLimit()), silent, plan(points))
+    run_sweep(points, Ledger(tracker), InlineExecutor(make, lambda _: LoadLimit()), silent, plan(points))
     assert len(made) == 1
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from moesd_dist.records import DraftMethod, ModelSource, ModelSpec, Role, SdSpec
-from moesd_dist.tracking.labels import acceptance, point_params, run_name, sweep_params
+from moesd_dist.tracking.labels import (
+    acceptance,
+    outcome_tags,
+    point_params,
+    run_name,
+    sweep_params,
+)
 
-from .conftest import MakePoint
+from .conftest import MakeMeasurement, MakePoint
 
 
 @pytest.mark.parametrize(
@@ -50,6 +57,15 @@ def test_params_stay_within_one_batch_and_hold_text_only(make_point: MakePoint) 
     assert params["synthetic_acceptance"] == "0.8, 0.5"
     assert params["top_k"] == "model"
     assert params["draft"] == "none"
+
+
+def test_the_machines_facts_are_tags(
+    make_point: MakePoint, make_measurement: MakeMeasurement
+) -> None:
+    found = replace(make_measurement(make_point()), machine={"cpu_affinity": "0-1", "boost": ""})
+    tags = outcome_tags(found)
+    assert tags["moesd.machine.cpu_affinity"] == "0-1"
+    assert "moesd.machine.boost" not in tags
 
 
 def test_a_long_axis_is_shortened(make_point: MakePoint) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from moesd_dist.engines.host import ForeignLoad
+from moesd_dist.engines.machine_facts import machine_facts
+from moesd_dist.engines.neighbours import ForeignLoad
 from moesd_dist.engines.transformers import host
 from moesd_dist.engines.transformers.clocks import clock_for
 from moesd_dist.engines.transformers.load import load_config
@@ -41,7 +42,7 @@ class TransformersEngine:
         self._pool: tuple[object, PrefilledPrompts] | None = None
 
     def describe(self) -> Mapping[str, str]:
-        about = host.describe(self._device)
+        about = host.describe(self._device) | machine_facts(Device(self._device.type))
         return about | ({"experts_path": self._pair.experts_path} if self._pair else {})
 
     def infeasible(self, point: SweepPoint) -> Infeasible | None:

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
+from moesd_dist.engines.machine_facts import machine_facts
 from moesd_dist.engines.vllm.host import LoadedLLM, Timeouts
 from moesd_dist.engines.vllm.installed import require_build
 from moesd_dist.engines.vllm.limits import impossible
 from moesd_dist.engines.vllm.loaded import LoadedLLMs
 from moesd_dist.engines.vllm.process import EngineDied, EngineRefused
 from moesd_dist.engines.vllm.settings import in_eager_mode, known_shape, target_of
-from moesd_dist.records import Device, DraftMethod, Infeasible, RankPlace, Repeat, SweepPoint
+from moesd_dist.records import Device, DraftMethod, Infeasible, RankPlace, Repeat, Role, SweepPoint
 
 
 class VllmEngine:
@@ -22,6 +23,7 @@ class VllmEngine:
     def __init__(self, *, device: Device, place: RankPlace, timeouts: Timeouts) -> None:
         self._place, self._build = place, require_build()
         self._llms = LoadedLLMs(device, place, timeouts)
+        self._device = device
         self._routing: dict[str, tuple[int, int]] = {}  # as it was seen, by point
         self._references: dict[object, list[list[int]]] = {}  # of one baseline, by gamma and repeat
         self._counted = 0  # restarts that a repeat has already told of
@@ -29,7 +31,8 @@ class VllmEngine:
     def describe(self) -> Mapping[str, str]:
         about = self._llms.about
         versions = {key: text for key, text in about.items() if key.startswith("version.")}
-        return versions | {"host": platform.node(), "device_name": about.get("device", "")}
+        names = {"host": platform.node(), "device_name": about.get("device", "")}
+        return versions | names | machine_facts(self._device)
 
     def infeasible(self, point: SweepPoint) -> Infeasible | None:
         if reason := impossible(point, self._build, self._place):
@@ -48,7 +51,7 @@ class VllmEngine:
         # Of its warm-up too: that is where an engine that made room is started again.
         starts, self._counted = self._llms.restarts - self._counted, self._llms.restarts
         measured = replace(measured, engine_starts=starts)
-        if repeat == 0 and llm.about["num_experts"]:
+        if repeat == 0 and llm.about["num_experts"] and point.role is not Role.sentinel:
             measured = self._with_routing(point, measured)
         return _untimed(measured) if point.untimed else measured
 

@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from moesd_dist.engines.host import ForeignLoad, cpu_model, tree_cpu_s, versions
+from moesd_dist.engines.host import cpu_model, versions
+from moesd_dist.engines.neighbours import ForeignLoad
 from moesd_dist.engines.vllm import trace
 from moesd_dist.engines.vllm.settings import longest_output
 from moesd_dist.engines.vllm.trace import EndToEnd, Step
@@ -43,7 +44,7 @@ class Session:
     def measure(self, point: SweepPoint, repeat: int) -> Repeat:
         """Full batches until the protocol's tokens are written, then one batch to its end."""
         prompts = self._prompts(point, repeat)
-        load = ForeignLoad(tree_cpu_s)
+        load = ForeignLoad()
         waves = [
             self._wave(wave, point, self._wave_tokens(point))
             for wave in self._waves(point, prompts)

@@ -2,41 +2,61 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import ray
 
 from moesd_dist.ports import Engine
 from moesd_dist.records import Infeasible, Outcome, Repeat, SweepPoint
+from moesd_dist.records.neighbours import Neighbours
 from moesd_dist.sweep.driver import MakeEngine, measure_or_fail
-from moesd_dist.sweep.pairing import EngineKey, Group, LoadLimit, measure_group
+from moesd_dist.sweep.pairing import EngineKey, Group, LoadLimit, measure_group, who_is_there
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broken:
+    """An answer when something went wrong; `lost`: a process died, else the engine raised."""
+
+    reason: str
+    log: str
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What came of groups, in their order, up to the one that broke the engine, if one did."""
+
+    outcomes: tuple[tuple[Outcome, ...], ...] = ()
+    broken: Broken | None = None
 
 
 class EngineActor:
     """Holds one engine on a node and measures groups on it."""
 
-    def __init__(self, make_engine: MakeEngine, key: EngineKey, limit: LoadLimit) -> None:
-        self._engine, self._limit = make_engine(key), limit
+    _engine: Engine | None = None
 
-    def measure(self, group: Group) -> list[Outcome]:
-        return measure_or_fail(self._engine, group, self._limit)
+    def start(self, make_engine: MakeEngine, key: EngineKey, limit: LoadLimit) -> Broken | None:
+        def made() -> None:
+            _say_where()
+            self._engine, self._limit = make_engine(key), limit
+
+        return _answer(made)
+
+    def measure(self, groups: Sequence[Group]) -> Answer:
+        assert self._engine is not None  # the executor starts it first
+        found = [tuple(measure_or_fail(self._engine, group, self._limit)) for group in groups]
+        return Answer(outcomes=tuple(found))
 
     def close(self) -> None:
-        self._engine.close()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Broken:
-    """A rank's answer when something went wrong on it."""
-
-    reason: str
-    log: str
+        if self._engine is not None:
+            self._engine.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +65,7 @@ class Outlook:
 
     impossible: Mapping[str, Infeasible]  # by point id
     together: bool  # `Engine.together` of the group's points
+    before: Neighbours = field(default_factory=Neighbours)  # who else is there
 
 
 class RankActor:
@@ -63,15 +84,19 @@ class RankActor:
 
     def start(self, make_engine: MakeEngine, key: EngineKey) -> Broken | None:
         def made() -> None:
+            _say_where()
             self._engine = make_engine(key)
 
         return _answer(made)
 
-    def outlook(self, group: Group) -> Outlook | Broken:
-        return _answer(lambda: _outlook(self._started(), group))
+    def outlook(self, group: Group, limit: LoadLimit) -> Outlook | Broken:
+        return _answer(lambda: _outlook(self._started(), group, limit))
 
     def measure(self, group: Group, limit: LoadLimit, agreed: Outlook) -> list[Outcome] | Broken:
-        return _answer(lambda: measure_group(_InStep(self._started(), agreed), group, limit))
+        def measured() -> list[Outcome]:
+            return measure_group(_InStep(self._started(), agreed), group, limit, agreed.before)
+
+        return _answer(measured)
 
     def close(self) -> None:
         if self._engine is not None:
@@ -82,12 +107,20 @@ class RankActor:
         return self._engine
 
 
-def _outlook(engine: Engine, group: Group) -> Outlook:
+def _outlook(engine: Engine, group: Group, limit: LoadLimit) -> Outlook:
     found = [i for p in group.wanted if (i := engine.infeasible(p)) is not None]
     impossible = {i.point.point_id: i for i in found}
     order = (group.baseline, *group.points)
     left = [p for p in order if p.point_id not in impossible]
-    return Outlook(impossible=impossible, together=engine.together(left))
+    before = who_is_there(group, limit)
+    return Outlook(impossible=impossible, together=engine.together(left), before=before)
+
+
+def _say_where() -> None:
+    """The engine records its node, and does not know of Ray."""
+    own = ray.get_runtime_context().get_node_id()
+    node = next(n for n in ray.nodes() if n["NodeID"] == own)
+    os.environ |= {"MOESD_NODE_ID": own, "MOESD_NODE": str(node["NodeManagerHostname"])}
 
 
 def _answer(action: Callable[[], T]) -> T | Broken:

@@ -1,153 +1,273 @@
-"""The same sweep on Ray: one actor per loaded engine, the driver alone writes."""
+"""A sweep on Ray: engines where the policy wants them, and every group answered or tried again."""
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 
 import ray
 from ray.exceptions import RayError
-from ray.util.placement_group import remove_placement_group
 
-from moesd_dist.records import Failed, Outcome
 from moesd_dist.sweep.arrival import Arrival
-from moesd_dist.sweep.cluster.actors import EngineActor
-from moesd_dist.sweep.cluster.gang import Gang, end, reserve
-from moesd_dist.sweep.cluster.room import check_room, nodes
-from moesd_dist.sweep.driver import MakeEngine, by_engine
-from moesd_dist.sweep.pairing import EngineKey, Group, LoadLimit, engine_key
+from moesd_dist.sweep.cluster.actors import Answer, Broken
+from moesd_dist.sweep.cluster.crew import ClusterSettings, Crew
+from moesd_dist.sweep.cluster.live import Live, State, Terms
+from moesd_dist.sweep.cluster.nodes import Nodes
+from moesd_dist.sweep.cluster.start import start_ray
+from moesd_dist.sweep.driver import MakeEngine
+from moesd_dist.sweep.guard import Guard
+from moesd_dist.sweep.pairing import EngineKey, Group, engine_key
+from moesd_dist.sweep.retries import Attempt
+from moesd_dist.sweep.schedule.costs import Costs, FlatCosts
+from moesd_dist.sweep.schedule.placement import check_room
+from moesd_dist.sweep.schedule.policy import Policy
+from moesd_dist.sweep.schedule.queue import Queue
+from moesd_dist.sweep.schedule.work import Start, Submit, Work
+from moesd_dist.sweep.stopping import Stop
+from moesd_dist.sweep.watches import Watches
 
-GANG_S = 5.0  # on top, for a gang to end ranks that did not close in time
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterSettings:
-    """Where Ray runs and what one engine, or one data-parallel rank of it, occupies.
-
-    `whole_node` gives a CPU engine a node of its own: engines side by side would share the memory
-    bandwidth that is being measured. Ranks share it whatever is done, so they take
-    `cpus_per_engine`. `gpus_per_engine` is for one device of a tensor-parallel engine.
-    """
-
-    address: str = ""  # empty: a cluster on this machine, for this sweep only
-    cpus_per_engine: int = 1
-    gpus_per_engine: int = 0
-    threads: int = 1
-    whole_node: bool = True
-    close_s: float = 20.0  # what an engine has to end its own processes in, before it is killed
+_LOOK_S = 1.0  # between two looks at deadlines and nodes
+_BATCH_S = 0.5  # of work in one call, so that short groups do not wait for the driver
 
 
 class RayExecutor:
-    """Keeps one group in flight per engine; Ray decides which engines run at once."""
+    """Ray keeps the nodes, places and ends the actors; the policy says what runs where."""
 
     def __init__(
-        self, make_engine: MakeEngine, limit: LoadLimit, settings: ClusterSettings
+        self,
+        make_engine: MakeEngine,
+        terms: Callable[[EngineKey], Terms],
+        settings: ClusterSettings,
+        *,
+        costs: Costs | None = None,
+        stop: Stop | None = None,
     ) -> None:
-        self._make, self._limit, self._settings = make_engine, limit, settings
-        self._queues: dict[EngineKey, deque[Group]] = {}
-        self._actors: dict[EngineKey, Any] = {}
-        self._bundles: dict[EngineKey, Any] = {}
+        self._terms, self._settings = terms, settings
+        self._costs, self._stop = costs or FlatCosts(), Stop() if stop is None else stop
+        self._crew = Crew(make_engine, terms, settings, self._costs)
+        self._policy = Policy(lambda key: terms(key).needs, self._costs.start_s)
+        self._queue = Queue((), settings.rule)
+        self._guard = Guard(
+            Watches(every=settings.sentinel_every, tolerance=settings.drift_tolerance)
+        )
+        self._nodes = Nodes()
+        self._failed_starts: Counter[EngineKey] = Counter()
+        self._stuck_since = float("inf")
 
     def run(self, todo: Sequence[Group]) -> Iterator[Arrival]:
+        """ValueError before anything is started, if the cluster could never hold an engine."""
         if not ray.is_initialized():
-            start_ray(self._settings)
-        self._queues = {}
-        for group in by_engine(todo):
-            self._queues.setdefault(engine_key(group), deque()).append(group)
-        self._release(*(self._actors.keys() - self._queues.keys()))
-        flying = dict(self._submit(key) for key in list(self._queues))
-        while flying:
-            ready, _ = ray.wait(list(flying), num_returns=1)
-            key, group = flying.pop(ready[0])
-            yield Arrival(outcomes=tuple(self._collect(ready[0], key, group)))
-            if self._queues[key]:
-                flying |= [self._submit(key)]
-            elif flying:  # the last engine stays for the next round
-                self._release(key)
+            start_ray(self._settings.address, runtime_env=self._settings.runtime_env)
+        self._nodes.look()
+        works = [self._work(group) for group in todo]
+        for key in dict.fromkeys(work.key for work in works):
+            check_room(self._terms(key).needs, self._nodes.rooms)
+        self._queue = Queue(works, self._settings.rule)
+        self._guard.choose((work.key, work.group) for work in works)
+        while self._unfinished():
+            yield Arrival(notes=tuple(self._nodes.look()))
+            yield from self._bereft()
+            self._queue.wake()
+            self._decide()
+            for live in self._crew.answers(self._pause_s()):
+                yield from self._answered(live)
+            for live in self._crew.overdue:
+                yield from self._overdue(live)
+            yield from self._stuck()
+
+    def release(self) -> None:
+        """Ends all engines; those of a sweep that was stopped twice are not waited for."""
+        self._crew.release(patiently=not self._stop.urgent)
 
     def close(self) -> None:
-        self._release(*self._actors)
+        self.release()
         if ray.is_initialized():
             ray.shutdown()
 
-    def _submit(self, key: EngineKey) -> tuple[Any, tuple[EngineKey, Group]]:
-        group = self._queues[key].popleft()
-        if key not in self._actors:
-            self._actors[key] = self._started(key)
-        return self._actors[key].measure.remote(group), (key, group)
+    # -- what to do -----------------------------------------------------------------------------
 
-    def _collect(self, reference: Any, key: EngineKey, group: Group) -> list[Outcome]:
-        """The group's outcomes; a dead worker fails this group and the next one gets a fresh one."""
+    def _unfinished(self) -> bool:
+        if self._stop:
+            self._leave_the_rest()
+        if self._queue or any(live.works for live in self._crew):
+            return True
+        for live in self._crew:
+            if live.state is State.idle and not self._stop:
+                sentinel = self._guard.closing(live.key, self._place(live))
+                if sentinel is not None:
+                    self._crew.check(live, sentinel)
+        return any(live.state is State.checking for live in self._crew)
+
+    def _leave_the_rest(self) -> None:
+        """What is being measured may end; what only loads may not."""
+        self._queue.clear()
+        for live in self._crew:
+            if live.state in (State.placing, State.loading, State.checking):
+                self._crew.end(live)
+
+    def _decide(self) -> None:
+        actions = self._policy.decide(self._queue.waiting, self._crew.loaded, self._nodes.rooms)
+        for action in actions:
+            if isinstance(action, Submit | Start):
+                self._queue.waiting.remove(action.work)
+        for action in actions:
+            match action:
+                case Submit():
+                    self._submit(self._crew[action.engine_id], action.work)
+                case Start():
+                    self._crew.start(action, self._nodes.rooms)
+                case _:
+                    self._crew.close(self._crew[action.engine_id])
+
+    def _submit(self, live: Live, work: Work) -> None:
+        """Short works go together; one that failed before goes alone, so that it harms no other."""
+        works, seconds = [work], work.seconds
+        if not self._queue.tried_before(work):
+            while seconds < _BATCH_S and (more := self._fresh(live.key)) is not None:
+                works, seconds = [*works, more], seconds + more.seconds
+        self._crew.submit(live, works)
+
+    def _fresh(self, key: EngineKey) -> Work | None:
+        """The longest work of the key that was never tried; it waits no more."""
+        untried = (
+            w for w in self._queue.waiting.longest_first(key) if not self._queue.tried_before(w)
+        )
+        found = next(untried, None)
+        if found is not None:
+            self._queue.waiting.remove(found)
+        return found
+
+    def _pause_s(self) -> float:
+        return min(_LOOK_S, max(0.0, self._queue.wakes_in_s()))
+
+    # -- what happened --------------------------------------------------------------------------
+
+    def _answered(self, live: Live) -> Iterator[Arrival]:
         try:
-            return list(ray.get(reference))
+            answer = ray.get(live.call)
         except RayError as error:
-            self._release(key)
             first_line = str(error).strip().splitlines()[0]
             reason = f"the engine's worker died or would not start: {first_line}"
-            return [Failed(point=p, reason=reason, log=str(error)) for p in group.wanted]
+            yield from self._broke(live, Broken(reason=reason, log=str(error), lost=True))
+            return
+        match live.state:
+            case State.placing:
+                self._crew.load(live)
+            case State.loading:
+                yield from self._started(live, answer)
+            case State.busy:
+                yield from self._measured(live, answer)
+            case State.checking:
+                yield from self._checked(live, answer)
+            case _:
+                self._crew.end(live)
 
-    def _started(self, key: EngineKey) -> Any:
-        wanted, size = self._wanted(key), key.layout.dp_size
-        check_room(wanted, size)
-        environment = {
-            "OMP_NUM_THREADS": str(self._settings.threads),
-            "OMP_WAIT_POLICY": "PASSIVE",
-            # Ray would kill an engine's process at once and orphan those that it started; left alone,
-            # it sees that its parent is gone and takes them with it.
-            "RAY_kill_child_processes_on_worker_exit": "0",
-        }
-        options: dict[str, Any] = {
-            "num_cpus": wanted["CPU"],
-            "num_gpus": wanted["GPU"],
-            "max_restarts": 0,
-            "runtime_env": {"env_vars": environment},
-        }
-        if size == 1:
-            actor = ray.remote(EngineActor).options(**options)
-            return actor.remote(self._make, key, self._limit)
-        gang = ray.remote(Gang).options(num_cpus=0, max_restarts=0)  # its ranks do the work
-        # Reserved from here: Ray would not give back what a gang that died had reserved itself.
-        bundles = self._bundles[key] = reserve(options, size)
-        close_s = self._settings.close_s
-        return gang.remote(self._make, key, self._limit, bundles, options=options, close_s=close_s)
+    def _started(self, live: Live, broken: Broken | None) -> Iterator[Arrival]:
+        if broken is not None:
+            yield from self._broke(live, broken)
+            return
+        self._failed_starts.pop(live.key, None)
+        sentinel = self._guard.opening(live.key)
+        if sentinel is None:
+            self._submit(live, live.works[0])
+        else:
+            self._crew.check(live, sentinel)
 
-    def _release(self, *keys: EngineKey) -> None:
-        held = {key: self._actors.pop(key) for key in keys if key in self._actors}
-        ranks = max((key.layout.dp_size for key in held), default=1)
-        end(list(held.values()), within_s=self._settings.close_s + (GANG_S if ranks > 1 else 0))
-        for key in held.keys() & self._bundles.keys():
-            remove_placement_group(self._bundles.pop(key))
+    def _measured(self, live: Live, answer: Answer) -> Iterator[Arrival]:
+        works, place, seconds = live.works, self._place(live), live.seconds
+        warm, live.warm, raised = live.warm, True, False
+        live.rest()
+        for work, outcomes in zip(works, answer.outcomes, strict=False):
+            if warm:  # an engine's first group loads its models
+                self._costs.observed(work.group, seconds / len(works))
+            attempt = Attempt(reason="", nodes=live.nodes, place=place)
+            arrival = self._queue.answered(work, outcomes, attempt)
+            self._guard.saw(live.key, place, arrival.outcomes)
+            raised = raised or bool(arrival.notes)
+            yield arrival
+        if answer.broken is not None:
+            broke, *unharmed = works[len(answer.outcomes) :]
+            for work in unharmed:
+                self._queue.waiting.push(work)
+            live.works = [broke]
+            yield from self._broke(live, answer.broken)
+        elif raised:  # what is tried again gets a fresh engine
+            self._crew.close(live)
+        elif (sentinel := self._guard.due(live.key, place)) is not None:
+            self._crew.check(live, sentinel)
 
-    def _wanted(self, key: EngineKey) -> dict[str, int]:
-        """What an engine takes, or one rank of it."""
-        settings = self._settings
-        gpus = settings.gpus_per_engine * key.layout.tp_size
-        if settings.whole_node and not gpus and key.layout.dp_size == 1:
-            return {"CPU": int(max(node.get("CPU", 0) for node in nodes())), "GPU": 0}
-        return {"CPU": max(settings.cpus_per_engine, 1), "GPU": gpus}
+    def _checked(self, live: Live, answer: Answer) -> Iterator[Arrival]:
+        if answer.broken is not None:
+            yield from self._broke(live, answer.broken)
+            return
+        arrival, again = self._guard.judged(live.key, self._place(live), answer.outcomes[0][0])
+        for group in again:
+            self._queue.waiting.push(self._work(group))
+        yield arrival
+        if live.works:
+            self._submit(live, live.works[0])
+        else:
+            live.rest()
 
+    def _overdue(self, live: Live) -> Iterator[Arrival]:
+        waited = live.seconds
+        match live.state:
+            case State.closing:
+                self._crew.end(live)
+                return
+            case State.placing:
+                reason = f"its nodes were held by others for {waited:.0f} s (cluster.place_s)"
+            case State.loading:
+                reason = f"hung: the engine had not started after {waited:.0f} s"
+            case _:
+                reason = f"hung: no answer within its deadline of {waited:.0f} s"
+        yield from self._broke(live, Broken(reason=reason, log="", lost=True))
 
-def start_ray(settings: ClusterSettings) -> None:
-    """Joins the cluster at the address, or starts one that only this machine can reach."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if settings.address:
-        try:
-            ray.init(address=settings.address, logging_level="ERROR", log_to_driver=False)
-        except ConnectionError as error:
-            raise ValueError(
-                f"no Ray cluster answers at cluster.address={settings.address}; start one with "
-                "`ray start --head`, or use cluster=local"
-            ) from error
-        return
-    ray.init(
-        address="local",
-        num_cpus=os.cpu_count(),
-        include_dashboard=False,
-        logging_level="ERROR",
-        log_to_driver=False,
-        _node_ip_address="127.0.0.1",
-    )
+    def _broke(self, live: Live, broken: Broken) -> Iterator[Arrival]:
+        """The engine is of no use any more; its works are tried elsewhere, or given up."""
+        works, loading = live.works, live.state is State.loading
+        attempt = Attempt(
+            reason=broken.reason,
+            log=broken.log,
+            lost=broken.lost,
+            nodes=live.nodes,
+            place=self._place(live),
+        )
+        self._crew.end(live)
+        yield self._queue.tried(works, attempt)
+        if loading:
+            self._failed_starts[live.key] += 1
+            rule = self._settings.rule
+            limit = rule.attempts if broken.lost else rule.on_error
+            if self._failed_starts[live.key] >= limit or attempt.final:
+                yield self._queue.given_up(live.key, attempt)
+
+    def _bereft(self) -> Iterator[Arrival]:
+        """Engines on a node that is gone: Ray may be long in saying so, for a place that it keeps."""
+        alive = {room.node_id for room in self._nodes.rooms}
+        for live in self._crew:
+            if not alive.issuperset(live.nodes):
+                reason = f"its node {self._place(live)} is lost"
+                yield from self._broke(live, Broken(reason=reason, log="", lost=True))
+
+    def _stuck(self) -> Iterator[Arrival]:
+        """Nothing runs and nothing can start: nodes were lost. They have `place_s` to come back."""
+        busy = any(live.call is not None for live in self._crew)
+        if busy or not len(self._queue.waiting):
+            self._stuck_since = float("inf")
+            return
+        self._stuck_since = min(self._stuck_since, time.monotonic())
+        waited = time.monotonic() - self._stuck_since
+        if waited >= self._settings.place_s:
+            reason = f"no node could take its engine for {waited:.0f} s (cluster.place_s)"
+            for key in list(self._queue.waiting.keys()):
+                yield self._queue.given_up(key, Attempt(reason=reason))
+
+    # -- small things ---------------------------------------------------------------------------
+
+    def _work(self, group: Group) -> Work:
+        return Work(group=group, key=engine_key(group), seconds=self._costs.group_s(group))
+
+    def _place(self, live: Live) -> str:
+        return self._nodes.place(live.nodes)

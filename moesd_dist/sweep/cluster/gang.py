@@ -8,14 +8,14 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
-from ray.util.placement_group import placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from moesd_dist.records import Outcome, RankPlace
-from moesd_dist.sweep.cluster.actors import Broken, Outlook, RankActor
+from moesd_dist.records.neighbours import Neighbours
+from moesd_dist.sweep.cluster.actors import Answer, Broken, Outlook, RankActor
 from moesd_dist.sweep.driver import MakeEngine
 from moesd_dist.sweep.pairing import EngineKey, Group, LoadLimit, failure
-from moesd_dist.sweep.ranks import failed, merge
+from moesd_dist.sweep.ranks import by_name, merge
 
 BLAME_S = 2.0  # the ranks that lose a dead one often report before its death is known
 
@@ -23,78 +23,70 @@ BLAME_S = 2.0  # the ranks that lose a dead one often report before its death is
 class Gang:
     """The ranks of one engine: placed together, asked together, and ended together.
 
-    Itself an actor, so that waiting for a place or a slow rank holds up no other engine. After a
-    rank has died or raised, the others may hang in a collective: all are ended, the group fails,
-    and the next one gets fresh ranks.
+    Itself an actor, so that waiting for a slow rank holds up no other engine. After a rank has died
+    or raised, the others may hang in a collective: all are ended, and the engine is broken.
     """
 
-    def __init__(
-        self,
-        make_engine: MakeEngine,
-        key: EngineKey,
-        limit: LoadLimit,
-        bundles: Any,
-        *,
-        options: Mapping[str, Any],
-        close_s: float,
-    ) -> None:
-        self._make, self._key, self._limit = make_engine, key, limit
+    def __init__(self, bundles: Any, *, options: Mapping[str, Any], close_s: float) -> None:
         self._bundles, self._options, self._close_s = bundles, options, close_s
-        self._size = key.layout.dp_size
         self._ranks: list[Any] = []
 
-    def measure(self, group: Group) -> list[Outcome]:
+    def start(self, make_engine: MakeEngine, key: EngineKey, limit: LoadLimit) -> Broken | None:
+        self._limit, size = limit, key.layout.dp_size
+        self._ranks = [self._rank(rank, size) for rank in range(size)]
         try:
-            by_rank = self._measured(group)
+            ((address, port),) = _answers([self._ranks[0].meeting_place.remote()])
+            places = [RankPlace(rank=r, size=size, address=address, port=port) for r in range(size)]
+            # All at once: engines may meet while they load.
+            _answers(
+                [
+                    rank.start.remote(make_engine, replace(key, place=place))
+                    for rank, place in zip(self._ranks, places, strict=True)
+                ]
+            )
         except _RanksBroke as broke:
-            self.close()
-            return [failed(p, broke.by_rank, size=self._size) for p in group.wanted]
-        try:
-            return merge(by_rank)
-        except ValueError as error:  # they did not measure the same
-            return [failure(p, error) for p in group.wanted]
+            return self._ended(broke)
+        return None
+
+    def measure(self, groups: Sequence[Group]) -> Answer:
+        found: list[tuple[Outcome, ...]] = []
+        for group in groups:
+            try:
+                found.append(self._measured(group))
+            except _RanksBroke as broke:
+                return Answer(outcomes=tuple(found), broken=self._ended(broke))
+        return Answer(outcomes=tuple(found))
 
     def close(self) -> None:
         """To be called once more does no harm."""
         end(self._ranks, within_s=self._close_s)
         self._ranks = []
 
-    def _measured(self, group: Group) -> list[list[Outcome]]:
-        if not self._ranks:
-            self._start()
-        agreed = _agreed(self._ask("outlook", group))
-        return self._ask("measure", group, self._limit, agreed)
+    def _measured(self, group: Group) -> tuple[Outcome, ...]:
+        agreed = _agreed(self._ask("outlook", group, self._limit))
+        by_rank = self._ask("measure", group, self._limit, agreed)
+        try:
+            return tuple(merge(by_rank))
+        except ValueError as error:  # they did not measure the same
+            return tuple(failure(p, error) for p in group.wanted)
 
-    def _start(self) -> None:
-        while not self._bundles.wait(60):  # another engine still has the room
-            pass
-        self._ranks = [self._rank(place) for place in range(self._size)]
-        ((address, port),) = _answers([self._ranks[0].meeting_place.remote()])
-        places = [
-            RankPlace(rank=rank, size=self._size, address=address, port=port)
-            for rank in range(self._size)
-        ]
-        # All at once: engines may meet while they load.
-        _answers(
-            [
-                rank.start.remote(self._make, replace(self._key, place=place))
-                for rank, place in zip(self._ranks, places, strict=True)
-            ]
+    def _ended(self, broke: _RanksBroke) -> Broken:
+        size = len(self._ranks)
+        self.close()
+        return broke.told(size)
+
+    def _rank(self, rank: int, size: int) -> Any:
+        """Bundles hold one rank each, or, over several nodes, as many as share a node."""
+        bundle = rank * self._bundles.bundle_count // size
+        where = PlacementGroupSchedulingStrategy(
+            self._bundles,
+            placement_group_bundle_index=bundle,
+            placement_group_capture_child_tasks=True,
         )
-
-    def _rank(self, place: int) -> Any:
-        where = PlacementGroupSchedulingStrategy(self._bundles, placement_group_bundle_index=place)
         return ray.remote(RankActor).options(**self._options, scheduling_strategy=where).remote()
 
     def _ask(self, method: str, *arguments: Any) -> list[Any]:
         return _answers([getattr(rank, method).remote(*arguments) for rank in self._ranks])
-
-
-def reserve(options: Mapping[str, Any], size: int) -> Any:
-    """Room for each of `size` actors with these options, all of it or none; not waited for."""
-    names = {"CPU": "num_cpus", "GPU": "num_gpus"}
-    bundle = {k: options[name] for k, name in names.items() if options[name]}
-    return placement_group([bundle] * size, strategy="PACK")
 
 
 def end(actors: Sequence[Any], *, within_s: float) -> None:
@@ -110,15 +102,25 @@ def end(actors: Sequence[Any], *, within_s: float) -> None:
 
 
 class _RanksBroke(Exception):  # noqa: N818  (it says what happened)
-    def __init__(self, by_rank: Mapping[int, tuple[str, str]]) -> None:
+    def __init__(self, by_rank: Mapping[int, Broken]) -> None:
         super().__init__(by_rank)
         self.by_rank = by_rank
+
+    def told(self, size: int) -> Broken:
+        reason, log = by_name({rank: (b.reason, b.log) for rank, b in self.by_rank.items()}, size)
+        return Broken(reason=reason, log=log, lost=any(b.lost for b in self.by_rank.values()))
 
 
 def _agreed(outlooks: Sequence[Outlook]) -> Outlook:
     """What one rank cannot do none does; of several reasons, the lowest rank's."""
     impossible = {k: v for own in reversed(outlooks) for k, v in own.impossible.items()}
-    return Outlook(impossible=impossible, together=all(own.together for own in outlooks))
+    on_gpu = dict.fromkeys(line for own in outlooks for line in own.before.on_gpu)
+    before = Neighbours(
+        cores=max(own.before.cores for own in outlooks),
+        on_gpu=tuple(on_gpu),
+    )
+    together = all(own.together for own in outlooks)
+    return Outlook(impossible=impossible, together=together, before=before)
 
 
 def _answers(references: Sequence[Any]) -> list[Any]:
@@ -131,7 +133,7 @@ def _answers(references: Sequence[Any]) -> list[Any]:
             break
         found[references.index(ready[0])] = answer = _received(ready[0])
         patience = BLAME_S if patience or isinstance(answer, Broken) else None
-    broken = {k: (a.reason, a.log) for k, a in found.items() if isinstance(a, Broken)}
+    broken = {k: a for k, a in found.items() if isinstance(a, Broken)}
     if broken:
         raise _RanksBroke(broken)
     return [found[rank] for rank in range(len(references))]
@@ -142,4 +144,4 @@ def _received(reference: Any) -> Any:
         return ray.get(reference)
     except RayError as error:
         first_line = str(error).strip().splitlines()[0]
-        return Broken(reason=f"its worker died: {first_line}", log=str(error))
+        return Broken(reason=f"its worker died: {first_line}", log=str(error), lost=True)

@@ -5,17 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from moesd_dist.sweep.pairing import EngineKey, Group
+from moesd_dist.sweep.pairing import EngineKey, Group, engine_key
 
 
 class Costs(Protocol):
-    """Expected seconds; `known` says whether they rest on anything but a guess."""
+    """Expected wall seconds."""
 
     def group_s(self, group: Group) -> float:
         """Wall seconds of the whole group: warm-up, baseline and points, all repeats."""
         ...
 
     def start_s(self, key: EngineKey) -> float: ...
+
+    def source_of(self, group: Group) -> str:
+        """Where the group's figure comes from, for a person; empty where it is a guess."""
+        ...
+
+    def observed(self, group: Group, seconds: float) -> None:
+        """What a group took, its engine's start not included: later answers go by it."""
+        ...
 
     @property
     def source(self) -> str:
@@ -36,6 +44,21 @@ class FlatCosts:
     def start_s(self, key: EngineKey) -> float:
         return self.start
 
+    def source_of(self, group: Group) -> str:
+        return ""
+
+    def observed(self, group: Group, seconds: float) -> None:
+        """Nothing is learnt."""
+
     @property
     def source(self) -> str:
         return ""
+
+
+def deadline_s(costs: Costs, group: Group, *, factor: float, least_s: float) -> float:
+    """After how many seconds a group counts as hung, from when it was given to an engine.
+
+    The engine's start is in it, since engines load for their first group. Nothing makes it shorter
+    than `least_s`, so a guess, however wrong, can only grant a group more time.
+    """
+    return max(least_s, factor * (costs.group_s(group) + costs.start_s(engine_key(group))))

@@ -122,7 +122,7 @@ def sweep(unloadable: SdSpec) -> Sweep:
     points = [replace(p, batch_size=REFUSED, workload=nowhere) for p in members[:2]]
     points += [replace(p, batch_size=batch_size) for batch_size in BATCHES for p in members]
     seen = Seen()
-    executor = InlineExecutor(lambda _: Sabotaged(seen), ANY_LOAD)
+    executor = InlineExecutor(lambda _: Sabotaged(seen), lambda _: ANY_LOAD)
     tracker = MemoryTracker()
     tracker.open("id", "failures", points)
     return Sweep(run_sweep(points, Ledger(tracker), executor, Silent()), seen)

@@ -9,10 +9,13 @@ import pytest
 
 from moesd_dist.build import make_engine
 from moesd_dist.records import LayoutSpec, Measurement, Protocol
-from moesd_dist.sweep.cluster.executor import ClusterSettings, RayExecutor
+from moesd_dist.sweep.cluster.crew import ClusterSettings
+from moesd_dist.sweep.cluster.executor import RayExecutor
+from moesd_dist.sweep.cluster.live import Terms
 from moesd_dist.sweep.driver import run_sweep
 from moesd_dist.sweep.ledger import Ledger
-from moesd_dist.sweep.pairing import LoadLimit
+from moesd_dist.sweep.retries import RetryRule
+from moesd_dist.sweep.schedule.needs import Needs
 from moesd_dist.tracking.memory import MemoryTracker
 from tests.engines.vllm.apart import SHARED_MEMORY
 from tests.engines.vllm.points import point
@@ -45,8 +48,8 @@ def measured(cpu_fixed: dict[str, str]) -> Iterator[dict[str, Measurement]]:
     points = [member for each in sd.values() for member in (each.baseline, each)]
     executor = RayExecutor(
         partial(make_engine, timeouts=(200.0, 100.0)),
-        LoadLimit(),
-        ClusterSettings(cpus_per_engine=1, whole_node=True),
+        lambda key: Terms(needs=Needs(ranks=key.layout.dp_size, whole_node=True)),
+        ClusterSettings(rule=RetryRule(attempts=1, on_error=1)),
     )
     tracker = MemoryTracker()
     tracker.open("id", "layouts", points)

@@ -1,0 +1,63 @@
+"""What every node of a cluster has in its environment before Ray starts: quick health checks, a token."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+# A node that died answers nothing and fails every PERIOD; one behind a cut link takes TIMEOUT more.
+# Ray's own: 3 s, 10 s, 5 failures.
+PERIOD_MS, TIMEOUT_MS, FAILURES = 500, 1000, 3
+FIRST_CHECK_MS = 2000  # a node that is still starting is not asked yet
+CUT_LINK_S = 10.0  # what the settings have to keep
+
+
+def health_environment() -> dict[str, str]:
+    """The only source of these settings; they count on the head, before it starts."""
+    return {
+        "RAY_health_check_initial_delay_ms": str(FIRST_CHECK_MS),
+        "RAY_health_check_period_ms": str(PERIOD_MS),
+        "RAY_health_check_timeout_ms": str(TIMEOUT_MS),
+        "RAY_health_check_failure_threshold": str(FAILURES),
+    }
+
+
+def seconds_to_notice(environment: Mapping[str, str]) -> float:
+    """How long a cut link can go unnoticed with these settings, Ray's defaults where one is missing."""
+
+    def setting(name: str, default: int) -> float:
+        return float(environment.get(f"RAY_health_check_{name}", default))
+
+    once_ms = setting("period_ms", 3000) + setting("timeout_ms", 10000)
+    return once_ms * setting("failure_threshold", 5) / 1000
+
+
+def token_file(path: Path | None = None) -> Path:
+    """A file with a token that only its owner can read: the one there is, else a new one.
+
+    Without a path it is Ray's own, ~/.ray/auth_token, or a temporary one where no home can be written.
+    """
+    file = path or Path.home() / ".ray" / "auth_token"
+    try:
+        return _owned(file)
+    except OSError as error:
+        if path is not None:
+            raise ValueError(
+                f"a token file is one that can be written; got {path} ({error}); choose another"
+            ) from error
+        return _owned(Path(tempfile.mkdtemp(prefix="moesd-")) / "auth_token")
+
+
+def _owned(file: Path) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        file.chmod(0o600)
+        return file
+    with os.fdopen(opened, "w") as new:
+        new.write(secrets.token_hex(32))
+    return file

@@ -1,0 +1,64 @@
+"""What points take by the analytic model: from a device's figures and the models' sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from moesd_dist.records import SweepPoint
+from moesd_dist.sweep.schedule.pace import Pace, prompts, tail_rounds, window_rounds
+from moesd_dist.theory.counts import ModelCounts
+from moesd_dist.theory.steps.law import Forwards, Rates, forward_seconds
+from moesd_dist.theory.steps.model import Grid, StepModel
+
+PREFILL_TOKENS = 4096  # of one forward, in the transformers engine; about what vLLM takes too
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByFormula:
+    """`model_of` gives None for a point whose models or device have no known figures."""
+
+    model_of: Callable[[SweepPoint], StepModel | None]
+    source: str = "the analytic model"
+
+    def pace(self, point: SweepPoint) -> Pace | None:
+        """Data-parallel ranks step together, each with its share of the batch.
+
+        Of expert parallelism nothing is known: each rank is taken to read all experts it activates.
+        """
+        model = self.model_of(point)
+        if model is None:
+            return None
+        work, ranks = point.workload, point.layout.dp_size
+        grid = Grid(
+            batch_size=max(1.0, point.batch_size / ranks),
+            gamma=point.gamma,
+            top_k=point.top_k or model.target.top_k,
+            context_tokens=(work.prompt_tokens_min + work.prompt_tokens_max + work.output_tokens)
+            / 2,
+        )
+        round_s = float(model.round_seconds(grid).round_s)
+        prefill_s = _prefill_s(model.target, model.target_rates, point)
+        if model.draft.num_layers:
+            prefill_s += _prefill_s(model.draft, model.draft_rates, point)
+        return Pace(
+            window_s=round_s * window_rounds(point),
+            round_s=round_s,
+            end_to_end_s=round_s * tail_rounds(point),
+            prefill_s=prefill_s,
+        )
+
+
+def _prefill_s(model: ModelCounts, rates: Rates, point: SweepPoint) -> float:
+    """Prompts padded to the longest, in forwards of about PREFILL_TOKENS, all experts at work."""
+    longest = point.workload.prompt_tokens_max
+    sequences = prompts(point) / point.layout.dp_size
+    forwards = max(1.0, sequences * longest / PREFILL_TOKENS)
+    one = Forwards(
+        sequences=sequences / forwards,
+        tokens_each=longest,
+        context_tokens=longest / 2,
+        activated_experts=model.num_experts,
+        top_k=point.top_k or model.top_k,
+    )
+    return forwards * float(forward_seconds(model, rates, one))
