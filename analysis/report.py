@@ -14,7 +14,7 @@ from analysis.heading import heading, labels
 from analysis.rows import BEST, Row, baseline_rows, interval_of, sd_rows
 from analysis.series import axes, measured, timed
 from analysis.verdict import verdict
-from moesd_dist.records import Outcome
+from moesd_dist.records import Outcome, Role
 
 __all__ = ["as_text", "labels", "sweep_table", "verdict"]
 
@@ -102,6 +102,9 @@ def _title(outcomes: Sequence[Outcome]) -> Text:
 
 def _caption(outcomes: Sequence[Outcome], rows: Sequence[Row], columns: Sequence[str]) -> Text:
     lines = []
+    every = sum(o.point.role is not Role.baseline for o in outcomes) or len(outcomes)
+    if len(rows) < every:
+        lines.append(f"{len(rows)} of {every} rows: the best of each gamma, and what failed; all are in the tracker")  # fmt: skip
     if any(row.is_best for row in rows):
         kind = "simulated" if "SIMULATED" in labels(outcomes) else "measured"
         lines.append(f"{BEST} highest {kind} speedup of its gamma")

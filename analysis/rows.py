@@ -20,6 +20,7 @@ from moesd_dist.records import Infeasible, Interval, Measurement, Outcome, Role
 from moesd_dist.sweep.statistics import metrics, paired_interval, speedup
 
 BEST = "*"
+LONGEST = 400  # rows that a person may still read; of more, the best and what failed are shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +35,15 @@ def sd_rows(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[Row]:
     """SD and control points in the order of setting, gamma and batch; controls come first."""
     shown = [o for o in outcomes if o.point.role is not Role.baseline]
     best = {m.point.point_id for m in best_per_gamma(measured(outcomes))}
+    if len(shown) > LONGEST:
+        shown = [o for o in shown if o.point.point_id in best or not isinstance(o, Measurement)]
+        shown = shown[:LONGEST]
     return [_sd_row(o, names, o.point.point_id in best) for o in _ordered(shown, names)]
 
 
 def baseline_rows(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[Row]:
     """What a sweep without SD is of: throughput, decoding time and activated experts."""
-    shown = of_role(outcomes, Role.baseline)
+    shown = of_role(outcomes, Role.baseline)[:LONGEST]
     return [_baseline_row(outcome, names) for outcome in _ordered(shown, names)]
 
 

@@ -16,20 +16,22 @@ from rich.console import Console
 from analysis.curves import summary_curves
 from analysis.figures import experts_figure, sweep_figure
 from analysis.report import sweep_table, verdict
-from moesd_dist import build, config, multirun, outlook_text, specs
+from moesd_dist import build, config, multirun, specs
 from moesd_dist.config import CONF
 from moesd_dist.console import (
     INTERRUPTED,
+    NOT_TRACKED,
     POINTS_FAILED,
     ConsoleProgress,
     errors_as_one_line,
     fail,
     name,
 )
-from moesd_dist.expected import costs_of, earlier_of
 from moesd_dist.multirun import Composed
 from moesd_dist.one_sweep import Job, points_of
-from moesd_dist.outlook import outlook
+from moesd_dist.planning.expected import costs_of, earlier_of
+from moesd_dist.planning.outlook import outlook
+from moesd_dist.planning.text import show as show_outlook
 from moesd_dist.ports import Tracker, TrackerUnavailable
 from moesd_dist.records import SweepPoint
 from moesd_dist.records.identity import identity
@@ -73,8 +75,10 @@ def run(composed: Sequence[Composed]) -> SweepResult:
         status = "failed" if result.failed else "incomplete" if result.stopped else "finished"
     finally:
         ledger.close(status)
-        if ledger.left_behind:
-            console.print(ledger.left_behind, markup=False, highlight=False, soft_wrap=True)
+    if ledger.damaged:
+        print(f"moesd-dist: warning: {ledger.damaged} lines of the journal were damaged and skipped; their points were measured again", file=sys.stderr)  # fmt: skip
+    if ledger.left_behind:
+        fail(ledger.left_behind, NOT_TRACKED)
     return result
 
 
@@ -88,7 +92,7 @@ def foretell(composed: Sequence[Composed]) -> None:
     if opening.note:
         console.print(opening.note, markup=False, highlight=False, soft_wrap=True)
     seen = outlook([job.conf for job in jobs], points, opening.sweep_id)
-    outlook_text.show(seen, console, budget_hours=conf.budget_hours)
+    show_outlook(seen, console, budget_hours=conf.budget_hours)
 
 
 def show(result: SweepResult, tracker: Tracker, folder: Path, console: Console) -> None:

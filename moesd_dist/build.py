@@ -14,9 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from moesd_dist.config import Conf, EngineKind, ForeignLoadPolicy, Launcher
 from moesd_dist.engines import neighbours
 from moesd_dist.engines.pinning import pin
-from moesd_dist.expected import conf_of, needs_of
 from moesd_dist.hardware import known_peaks
 from moesd_dist.models.counts import counts_of
+from moesd_dist.planning.expected import conf_of, needs_of
 from moesd_dist.ports import Engine, Tracker
 from moesd_dist.records import Device, SweepPoint
 from moesd_dist.specs import model_spec, sd_spec

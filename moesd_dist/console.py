@@ -18,6 +18,7 @@ from moesd_dist.sweep.statistics import speedup, target_efficiency
 
 USAGE_ERROR = 2
 POINTS_FAILED = 3
+NOT_TRACKED = 4  # measured and in the journal, not yet in the tracker
 INTERRUPTED = 130
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from moesd_dist.config import Conf, EngineConf, EngineKind, HardwareConf
-from moesd_dist.expected import needs_of, weight_bytes
 from moesd_dist.hardware import hardware_named
+from moesd_dist.planning.expected import needs_of, weight_bytes
 from moesd_dist.records import Device, LayoutSpec, ModelSource, ModelSpec
 from moesd_dist.sweep.pairing import EngineKey
 from moesd_dist.sweep.schedule.needs import Needs

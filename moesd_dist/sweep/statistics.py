@@ -130,16 +130,15 @@ def _expert_metrics(m: Measurement) -> dict[str, float]:
         return {}
     gate_tokens = m.point.batch_size * (m.point.gamma + 1)
     expected = float(expected_activated_experts(m.num_experts, m.top_k, gate_tokens))
+    # A formula has no layers that differ, and a store takes seconds for thousands of metrics.
+    layers = () if m.point.simulated else m.activated_experts_per_layer
     return {
         "activated_experts": m.activated_experts,
         "baseline_activated_experts": m.baseline_activated_experts,
         "expected_activated_experts": expected,
         "activated_over_expected": m.activated_experts / expected,
         "gate_tokens": float(gate_tokens),
-        **{
-            f"activated_experts_layer_{i:02d}": n
-            for i, n in enumerate(m.activated_experts_per_layer)
-        },
+        **{f"activated_experts_layer_{i:02d}": n for i, n in enumerate(layers)},
     }
 
 

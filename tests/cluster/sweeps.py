@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-from mlflow import MlflowClient
 
 from moesd_dist.records import Outcome, SweepPoint
 from moesd_dist.sweep.cluster.crew import ClusterSettings
@@ -28,10 +26,10 @@ from moesd_dist.sweep.stopping import Stop
 from moesd_dist.tracking.mlflow import MlflowTracker
 from moesd_dist.tracking.provenance import Provenance
 from tests.cluster import faulty
+from tests.cluster.kept import FINISHED, kept
 from tests.cluster.nodes import Cluster, wait
 
 EXPERIMENT = "faults"
-FINISHED = "FINISHED"
 PATIENCE_S = 60.0
 
 
@@ -93,16 +91,17 @@ class Sweep:
         terms = Terms(needs=Needs(cpus=1))
         executor = RayExecutor(faulty.FaultyEngine, lambda _: terms, settings, stop=self.stop)
         self.ledger.open("a-sweep", "faults", self.points)
-        breaking = _Breaking(fault, self)
         status = "incomplete"
-        try:
-            self.result = run_sweep(
-                self.points, self.ledger, executor, self.witness, stop=self.stop
-            )
-            status = "failed" if self.result.failed else "finished"
-        finally:
-            self.ledger.close(status)
-            breaking.over()
+        with ThreadPoolExecutor(1) as second:
+            breaking = second.submit(fault or _nothing, self)
+            try:
+                self.result = run_sweep(
+                    self.points, self.ledger, executor, self.witness, stop=self.stop
+                )
+                status = "failed" if self.result.failed else "finished"
+            finally:
+                self.ledger.close(status)
+            breaking.result()
         return self.result
 
     def again(self) -> Sweep:
@@ -120,10 +119,8 @@ class Sweep:
 
     def wait_for_outage(self) -> float:
         """Until the ledger knows that the tracker does not answer: seconds since the fault."""
-        wait(
-            lambda: "not waited for" not in (self.ledger.left_behind or "not waited for"),
-            "an outage",
-        )
+        unknown = "it was not waited for"
+        wait(lambda: unknown not in (self.ledger.left_behind or unknown), "an outage")
         print(f"\n{self.ledger.left_behind}")
         return time.time() - self.broken_at
 
@@ -158,60 +155,12 @@ class Sweep:
         """Every point is one run of MLflow: a finished one, or one that says why not."""
         assert self.result is not None
         failed = {outcome.point.point_id: outcome.reason for outcome in self.result.failed}
-        assert kept(self.uri) == {p.point_id: failed.get(p.point_id, FINISHED) for p in self.points}
+        assert kept(self.uri, EXPERIMENT) == {
+            p.point_id: failed.get(p.point_id, FINISHED) for p in self.points
+        }
 
 
-class _Breaking:
-    def __init__(self, fault: Callable[[Sweep], None] | None, sweep: Sweep) -> None:
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._break, args=(fault, sweep), daemon=True)
-        self._thread.start()
-
-    def _break(self, fault: Callable[[Sweep], None] | None, sweep: Sweep) -> None:
-        try:
-            if fault is not None:
-                fault(sweep)
-        except BaseException as error:
-            self._error = error
-
-    def over(self) -> None:
-        self._thread.join(timeout=60)
-        if self._error is not None:
-            raise self._error
-
-
-def kept(uri: str, experiment: str = EXPERIMENT, *, whole: bool = True) -> dict[str, str]:
-    """By point id, what MLflow says of it: `FINISHED`, or why it failed. Nothing may be there twice.
-
-    `whole`: the sweep has been closed, so that no run is still being written.
-
-    A write that an outage or a dead driver broke off leaves a run that is marked as killed.
-    """
-    found: dict[str, str] = {}
-    for run in _children(MlflowClient(tracking_uri=uri), experiment):
-        tags, status = run.data.tags, run.info.status
-        finished = tags["moesd.finished"] == "true"
-        assert status == "FINISHED" or not finished, run
-        if status == "RUNNING" and not whole:
-            continue
-        if status != "KILLED":
-            assert status in ("FINISHED", "FAILED"), run
-            assert tags["moesd.point_id"] not in found, f"twice: {run}"
-            done = FINISHED if finished else tags.get("moesd.reason", "neither finished nor failed")
-            found[tags["moesd.point_id"]] = done
-    return found
-
-
-def _children(client: MlflowClient, experiment: str) -> Iterator[Any]:
-    known = client.get_experiment_by_name(experiment)
-    token = None
-    while True:
-        page = client.search_runs(
-            [known.experiment_id], "tags.`moesd.kind` = 'point'", page_token=token
-        )
-        yield from page
-        if not (token := page.token):
-            return
+def _nothing(_sweep: Sweep) -> None: ...
 
 
 @contextmanager

@@ -16,8 +16,9 @@ from ray.util import placement_group_table
 
 from moesd_dist.records import Measurement
 from moesd_dist.sweep.stopping import listening
+from tests.cluster.kept import FINISHED, kept
 from tests.cluster.nodes import Cluster, wait
-from tests.cluster.sweeps import FINISHED, Sweep, breaks, kept, two_nodes
+from tests.cluster.sweeps import Sweep, breaks, two_nodes
 
 BATCHES, GAMMAS = range(1, 101), (1, 2, 3)
 POINTS = len(BATCHES) * (1 + len(GAMMAS))

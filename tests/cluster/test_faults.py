@@ -112,7 +112,6 @@ def test_a_killed_raylet_takes_its_node_along_and_the_sweep_goes_on(here, tmp_pa
         node = here.node(sweep.wait_for(4)["node"])
         with breaks(sweep):
             here.kill_raylet(node)
-        here.nodes.remove(node)
 
     sweep = two_nodes(here, tmp_path, empty_database, batch_sizes=range(1, 13))
     sweep.run(kill)

@@ -39,9 +39,9 @@ def test_a_link_cut_for_two_seconds_costs_nothing(apart, sweep):
     def cut(sweep):
         node = apart.node(sweep.wait_for(AT)["node"])
         with breaks(sweep):
-            apart.cut(node)
+            apart.links.cut(node.number)
         time.sleep(2)
-        apart.heal(node)
+        apart.links.heal(node.number)
 
     sweep.run(cut)
     sweep.say("link cut for 2 s")
@@ -56,9 +56,9 @@ def test_a_link_cut_for_thirty_seconds_costs_an_attempt(apart, sweep):
     def cut(sweep):
         node = apart.node(sweep.wait_for(AT)["node"])
         with breaks(sweep):
-            apart.cut(node)
+            apart.links.cut(node.number)
         time.sleep(CUT_S)
-        apart.heal(node)
+        apart.links.heal(node.number)
         ended.append(wait(lambda: not node.processes(), "the healed node ends itself"))
         apart.nodes.remove(node)
 

@@ -73,7 +73,7 @@ def swept(*points: SweepPoint) -> list[Measurement]:
     """SD points alone, measured in groups with their baselines, as every engine is."""
     every = [member for point in points for member in expand(point, {"gamma": [point.gamma]})]
     executor = InlineExecutor(make_engine, lambda _: LoadLimit())
-    outcomes = [o for _, found in executor.run(groups(every, ())) for o in found]
+    outcomes = [o for arrival in executor.run(groups(every, ())) for o in arrival.outcomes]
     assert {type(o) for o in outcomes} == {Measurement}
     return [o for o in outcomes if isinstance(o, Measurement) and o.point.gamma]
 

@@ -141,7 +141,8 @@ def test_a_job_that_is_stopped_ends_in_order_and_is_taken_up_again(cluster, tmp_
     cluster.stop("first")
     assert cluster.ended("first") == "STOPPED"
     log = cluster.log_of("first")
-    assert "stopped by SIGTERM; the same command continues where it stopped" in log, log
+    assert "moesd-dist: stopped by SIGTERM" in log, log
+    assert "the same command continues where it stopped" in log
     done = max(int(line.split("/")[0][1:]) for line in log.splitlines() if line.startswith("["))
     assert 20 <= done < 600
     assert cluster.job("second", MANY, home=tmp_path / "home") == "SUCCEEDED"

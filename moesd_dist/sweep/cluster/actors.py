@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import ray
+from ray.exceptions import RayError
 
 from moesd_dist.ports import Engine
 from moesd_dist.records import Infeasible, Outcome, Repeat, SweepPoint
@@ -18,6 +19,8 @@ from moesd_dist.sweep.driver import MakeEngine, measure_or_fail
 from moesd_dist.sweep.pairing import EngineKey, Group, LoadLimit, measure_group, who_is_there
 
 T = TypeVar("T")
+
+_TOLD = 400  # characters of Ray's account; the log has all of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +38,13 @@ class Answer:
 
     outcomes: tuple[tuple[Outcome, ...], ...] = ()
     broken: Broken | None = None
+
+
+def cause(error: RayError) -> str:
+    """Ray's account of a lost worker without its tables: the first line, and why it thinks so."""
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    why = [line for line in lines[1:] if "dead because" in line or "exit type" in line]
+    return " ".join([lines[0], *why])[:_TOLD]
 
 
 class EngineActor:

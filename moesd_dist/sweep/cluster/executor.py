@@ -10,7 +10,7 @@ import ray
 from ray.exceptions import RayError
 
 from moesd_dist.sweep.arrival import Arrival
-from moesd_dist.sweep.cluster.actors import Answer, Broken
+from moesd_dist.sweep.cluster.actors import Answer, Broken, cause
 from moesd_dist.sweep.cluster.crew import ClusterSettings, Crew
 from moesd_dist.sweep.cluster.live import Live, State, Terms
 from moesd_dist.sweep.cluster.nodes import Nodes
@@ -27,7 +27,7 @@ from moesd_dist.sweep.schedule.work import Start, Submit, Work
 from moesd_dist.sweep.stopping import Stop
 from moesd_dist.sweep.watches import Watches
 
-_LOOK_S = 1.0  # between two looks at deadlines and nodes
+_LOOK_S = 0.2  # the longest wait in one go: of several signals meanwhile Python tells one
 _BATCH_S = 0.5  # of work in one call, so that short groups do not wait for the driver
 
 
@@ -147,8 +147,7 @@ class RayExecutor:
         try:
             answer = ray.get(live.call)
         except RayError as error:
-            first_line = str(error).strip().splitlines()[0]
-            reason = f"the engine's worker died or would not start: {first_line}"
+            reason = f"the engine's worker died or would not start: {cause(error)}"
             yield from self._broke(live, Broken(reason=reason, log=str(error), lost=True))
             return
         match live.state:
@@ -226,7 +225,7 @@ class RayExecutor:
 
     def _broke(self, live: Live, broken: Broken) -> Iterator[Arrival]:
         """The engine is of no use any more; its works are tried elsewhere, or given up."""
-        works, loading = live.works, live.state is State.loading
+        works, loading = live.works, live.works and live.state is State.loading
         attempt = Attempt(
             reason=broken.reason,
             log=broken.log,
@@ -247,9 +246,14 @@ class RayExecutor:
         """Engines on a node that is gone: Ray may be long in saying so, for a place that it keeps."""
         alive = {room.node_id for room in self._nodes.rooms}
         for live in self._crew:
-            if not alive.issuperset(live.nodes):
-                reason = f"its node {self._place(live)} is lost"
-                yield from self._broke(live, Broken(reason=reason, log="", lost=True))
+            if alive.issuperset(live.nodes):
+                continue
+            if live.state in (State.placing, State.loading):  # nothing was tried there yet
+                for work in live.works:
+                    self._queue.waiting.push(work)
+                live.works = []
+            reason = f"its node {self._place(live)} is lost"
+            yield from self._broke(live, Broken(reason=reason, log="", lost=True))
 
     def _stuck(self) -> Iterator[Arrival]:
         """Nothing runs and nothing can start: nodes were lost. They have `place_s` to come back."""

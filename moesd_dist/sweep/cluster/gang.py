@@ -12,7 +12,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from moesd_dist.records import Outcome, RankPlace
 from moesd_dist.records.neighbours import Neighbours
-from moesd_dist.sweep.cluster.actors import Answer, Broken, Outlook, RankActor
+from moesd_dist.sweep.cluster.actors import Answer, Broken, Outlook, RankActor, cause
 from moesd_dist.sweep.driver import MakeEngine
 from moesd_dist.sweep.pairing import EngineKey, Group, LoadLimit, failure
 from moesd_dist.sweep.ranks import by_name, merge
@@ -143,5 +143,4 @@ def _received(reference: Any) -> Any:
     try:
         return ray.get(reference)
     except RayError as error:
-        first_line = str(error).strip().splitlines()[0]
-        return Broken(reason=f"its worker died: {first_line}", log=str(error), lost=True)
+        return Broken(reason=f"its worker died: {cause(error)}", log=str(error), lost=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from moesd_dist.config import Conf, Launcher
 from moesd_dist.engines import nvidia_smi
-from moesd_dist.expected import ACCELERATOR
+from moesd_dist.planning.expected import ACCELERATOR
 from moesd_dist.sweep.schedule.needs import Needs, Room
 from moesd_dist.sweep.schedule.placement import check_room, share
 

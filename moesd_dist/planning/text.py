@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table
 
-from moesd_dist.outlook import Outlook
+from moesd_dist.planning.outlook import Outlook
 from moesd_dist.records import SweepPoint
 from moesd_dist.sweep.pairing import EngineKey
 from moesd_dist.sweep.schedule.rehearsal import EngineRun

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from moesd_dist.at_hand import AtHand, at_hand
 from moesd_dist.config import Conf, Launcher
-from moesd_dist.expected import costs_of, earlier_of, needs_of
-from moesd_dist.feasible import infeasible
+from moesd_dist.planning.at_hand import AtHand, at_hand
+from moesd_dist.planning.expected import costs_of, earlier_of, needs_of
+from moesd_dist.planning.feasible import infeasible
 from moesd_dist.records import Infeasible, Measurement, Outcome, Role, SweepPoint
 from moesd_dist.sweep.journal import Journal
 from moesd_dist.sweep.pairing import EngineKey, Group, engine_key, groups

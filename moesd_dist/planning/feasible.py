@@ -10,10 +10,10 @@ from moesd_dist.config import Conf
 from moesd_dist.engines.analytic import AnalyticEngine
 from moesd_dist.engines.vllm.memory import needed_bytes
 from moesd_dist.engines.vllm.settings import SEQUENCES
-from moesd_dist.expected import conf_of
 from moesd_dist.models.counts import known_shape
 from moesd_dist.models.shape import bytes_per_value
 from moesd_dist.models.sources import weight_file_bytes
+from moesd_dist.planning.expected import conf_of
 from moesd_dist.records import Device, Infeasible, ModelSpec, SweepPoint
 from moesd_dist.sweep.pairing import EngineKey, Group, engine_key
 from moesd_dist.sweep.schedule.pace import prompts

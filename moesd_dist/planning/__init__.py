@@ -1,0 +1,1 @@
+"""What a sweep needs and will cost, known before anything is spent."""
