@@ -173,7 +173,8 @@ def run_sweep(
     try:
         while not stop and (planned := plan.next_round(list(known.values()))).points:
             progress.begin_round(planned)
-            for arrival in executor.run(groups(planned.points, known)):
+            todo = groups(planned.points, known)
+            for arrival in executor.run(todo) if todo else ():
                 _keep(arrival, known, ledger, progress)
                 notes += arrival.notes
         ledger.settle()

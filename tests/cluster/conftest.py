@@ -46,9 +46,12 @@ def here(environment: dict[str, str]) -> Iterator[Cluster]:
         yield made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def apart(environment: dict[str, str]) -> Iterator[Cluster]:
-    """A head and two nodes, each node in a network of its own."""
+    """A head and two nodes, each node in a network of its own.
+
+    Kept to the end: after it, a ray.shutdown() in this process takes half a minute.
+    """
     if os.geteuid() != 0:
         pytest.skip("network namespaces need root")
     with cluster(2, environment, apart=True) as made:

@@ -20,7 +20,7 @@ from tests.cluster.kept import FINISHED, kept
 from tests.cluster.nodes import Cluster, wait
 from tests.cluster.sweeps import Sweep, breaks, two_nodes
 
-BATCHES, GAMMAS = range(1, 101), (1, 2, 3)
+BATCHES, GAMMAS = range(1, 101), (1, 2)
 POINTS = len(BATCHES) * (1 + len(GAMMAS))
 SLOW, AT_ONCE_S = 3, 10.0
 INTERRUPTED, USAGE_ERROR = 130, 2
@@ -35,11 +35,13 @@ class Command:
     process: subprocess.Popen[str] | None = None
     said: str = ""
     took_s: float = 0.0
+    found: int = 0  # in the journal when it was started
     lists: dict[str, list[int]] = field(
         default_factory=lambda: {"batch_size": list(BATCHES), "gamma": list(GAMMAS)}
     )
 
     def start(self) -> Command:
+        self.found = self.journaled()
         arguments = ["engine=analytic", "sd=synthetic", "hardware=A800", "sweep.name=faults"]
         arguments += [f"sweep.{name}={values}" for name, values in self.lists.items()]
         arguments += ["cluster=existing", f"cluster.address={self.address}"]
@@ -57,9 +59,10 @@ class Command:
     def uri(self) -> str:
         return f"sqlite:///{self.folder}/mlflow.db"
 
-    def wait_for(self, points: int) -> None:
-        """Until the journal has as many."""
-        wait(lambda: self.journaled() >= points or not self.runs, f"{points} points in the journal")
+    def wait_for_more(self) -> None:
+        """Until the journal has a tenth of the points more than it was started with."""
+        enough = self.found + POINTS // 10
+        wait(lambda: self.journaled() >= enough or not self.runs, f"{enough} points journaled")
         assert self.runs, self.end()
 
     def journaled(self) -> int:
@@ -108,7 +111,7 @@ def test_of_two_drivers_started_at_once_one_says_so_and_stops(command):
     stopped = next(driver for driver in both if driver is not left)
     assert stopped.end() == USAGE_ERROR, stopped.said
     assert "one driver at a time runs a sweep" in stopped.said
-    left.wait_for(POINTS // 8)
+    left.wait_for_more()
     left.signal(signal.SIGKILL)
     assert left.end() == -signal.SIGKILL
     print(f"\nFAULT driver SIGKILL: {left.journaled()} of {POINTS} points in the journal, "
@@ -118,7 +121,7 @@ def test_of_two_drivers_started_at_once_one_says_so_and_stops(command):
 
 def test_an_interrupted_driver_says_how_to_go_on(command, here):
     driver = command()
-    driver.wait_for(POINTS // 4)
+    driver.wait_for_more()
     driver.signal(signal.SIGINT)
     assert driver.end() == INTERRUPTED, driver.said
     print(f"\nFAULT driver SIGINT: ended after {driver.took_s:.1f} s, {driver.journaled()} points")
@@ -131,11 +134,12 @@ def test_an_interrupted_driver_says_how_to_go_on(command, here):
 
 def test_a_driver_interrupted_twice_ends_at_once(command, here):
     driver = command()
-    driver.wait_for(POINTS // 2)
+    driver.wait_for_more()
     driver.signal(signal.SIGINT)
     time.sleep(1.2)  # two at once are one
     driver.signal(signal.SIGINT)
-    assert driver.end() == INTERRUPTED, driver.said
+    # The second one may come when Python itself is already ending; a shell shows 130 for that too.
+    assert driver.end() in (INTERRUPTED, -signal.SIGINT), driver.said
     print(f"\nFAULT driver SIGINT twice: ended after {driver.took_s:.1f} s")
     assert driver.took_s < AT_ONCE_S
     assert placements(here) == {"REMOVED"}

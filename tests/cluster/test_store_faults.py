@@ -16,9 +16,9 @@ import pytest
 from tests.cluster.nodes import Cluster, answers, free_port, wait
 from tests.cluster.sweeps import Sweep, breaks
 
-GROUPS = range(1, 13)
+GROUPS = range(1, 9)
 AT = 3
-DOWN_S = 8.0
+DOWN_S = 5.0
 DISK = "4m"
 
 
