@@ -48,12 +48,14 @@ class Cost:
 
 
 def command(points: int, folder: Path) -> list[str]:
-    """A batch size for every five points."""
-    batches = ",".join(str(b) for b in range(1, points // len(GAMMAS) + 1))
+    """Every batch size up to 400 with every gamma, then with other prompts: all of it fits the device."""
+    seeds = max(1, points // (400 * len(GAMMAS)))
+    batches = ",".join(str(b) for b in range(1, points // len(GAMMAS) // seeds + 1))
     gammas = ",".join(map(str, GAMMAS)) if points > 1 else "0"
     return [
         *(sys.executable, "-m", "moesd_dist", "+exp=zero_shot_qwen2", "launcher=ray"),
         *(f"sweep.batch_size=[{batches or 1}]", f"sweep.gamma=[{gammas}]"),
+        f"+sweep.axes={{workload.seed: {list(range(seeds))}}}",
         *(f"tracking.uri=sqlite:///{folder}/mlflow.db", f"hydra.run.dir={folder}/output"),
     ]
 

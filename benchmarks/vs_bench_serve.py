@@ -86,9 +86,10 @@ def loaded(work: Callable[[], T]) -> tuple[T, float]:
     return work(), load.cores()
 
 
-def _own_cpu_s() -> float:
+def _own_cpu_s() -> dict[int, float]:
+    """With the children that have ended, which no pid can have: under 0."""
     times = os.times()
-    return own_cpu_s() + times.children_user + times.children_system
+    return own_cpu_s() | {0: times.children_user + times.children_system}
 
 
 def about() -> str:

@@ -12,6 +12,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 import hydra
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.table import Table
 
 from analysis.curves import summary_curves
 from analysis.figures import experts_figure, sweep_figure
@@ -52,8 +53,11 @@ def sweep_id(
     return identity((name, *sorted(point.point_id for point in points), *rule))
 
 
-def run(composed: Sequence[Composed]) -> SweepResult:
-    """One sweep from its composed configurations; ValueError before anything is spent."""
+def run(composed: Sequence[Composed]) -> tuple[SweepResult, str]:
+    """One sweep from its composed configurations; ValueError before anything is spent.
+
+    And what the tracker has not got of it, for a person; empty where it has all.
+    """
     jobs = [Job(conf=specs.conf_from(c.config), about=c.about) for c in composed]
     points, conf = points_of(jobs), jobs[0].conf  # what is read off it is equal in all of them
     plan = build.make_plan(conf, points)
@@ -77,9 +81,7 @@ def run(composed: Sequence[Composed]) -> SweepResult:
         ledger.close(status)
     if ledger.damaged:
         print(f"moesd-dist: warning: {ledger.damaged} lines of the journal were damaged and skipped; their points were measured again", file=sys.stderr)  # fmt: skip
-    if ledger.left_behind:
-        fail(ledger.left_behind, NOT_TRACKED)
-    return result
+    return result, ledger.left_behind
 
 
 def foretell(composed: Sequence[Composed]) -> None:
@@ -96,33 +98,48 @@ def foretell(composed: Sequence[Composed]) -> None:
 
 
 def show(result: SweepResult, tracker: Tracker, folder: Path, console: Console) -> None:
-    """Table, verdict, pictures and curves: printed, saved beside the run, and logged."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Table, verdict, pictures and curves: printed, saved beside the run, and logged.
+
+    Neither a full disk nor a tracker that is away takes anything back that was measured.
+    """
     table, sentences = sweep_table(result.outcomes), verdict(result.outcomes)
     sentences += [result.ending] if result.ending else []
     console.print(table)
     for sentence in sentences:
         console.print(sentence, markup=False, highlight=False)
-    text = folder / "report.txt"
-    with text.open("w", encoding="utf-8") as file:
-        plain = Console(file=file, width=140)
-        plain.print(table)
-        plain.print("\n".join(sentences), markup=False, highlight=False)
-    measured = result.measurements
-    pictures = [
-        sweep_figure(measured, folder / "speedup.png"),
-        experts_figure(measured, folder / "experts.png"),
-    ]
-    saved = [text, *(picture for picture in pictures if picture)]
+    try:
+        saved = save(result, table, sentences, folder)
+    except OSError as error:
+        console.print(f"the report is not saved in {folder}: {error.strerror}", soft_wrap=True, highlight=False)  # fmt: skip
+        saved = []
     for path in saved:
         console.print(f"saved {path}", soft_wrap=True, highlight=False)
     try:
         for path in saved:
             tracker.log_file(path)
-        tracker.log_curves(summary_curves(measured))
+        tracker.log_curves(summary_curves(result.measurements))
     except TrackerUnavailable as outage:
         console.print(f"report and curves are not in the tracker: {outage}", soft_wrap=True, highlight=False)  # fmt: skip
     console.print(f"compare runs: {tracker.address}", soft_wrap=True, highlight=False)
+
+
+def save(result: SweepResult, table: Table, sentences: Sequence[str], folder: Path) -> list[Path]:
+    """The files that were written: the report, what happened on the way, and pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text, measured = folder / "report.txt", result.measurements
+    with text.open("w", encoding="utf-8") as file:
+        plain = Console(file=file, width=140)
+        plain.print(table)
+        plain.print("\n".join(sentences), markup=False, highlight=False)
+    files = [text]
+    if result.notes:
+        files.append(folder / "events.txt")
+        files[-1].write_text("".join(f"{note}\n" for note in result.notes), encoding="utf-8")
+    pictures = [
+        sweep_figure(measured, folder / "speedup.png"),
+        experts_figure(measured, folder / "experts.png"),
+    ]
+    return [*files, *(picture for picture in pictures if picture)]
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -133,12 +150,15 @@ def hydra_main(composed: DictConfig | Sequence[Composed]) -> None:
         if jobs[0].config.plan:
             foretell(jobs)
             return
-        result = run(jobs)
+        result, left_behind = run(jobs)
+    behind = f"; {left_behind}" if left_behind else ""
     if result.failed:
         names = "; ".join(f"{name(f.point)}: {f.reason}" for f in result.failed)
-        fail(f"{len(result.failed)} points failed: {names}", POINTS_FAILED)
+        fail(f"{len(result.failed)} points failed: {names}{behind}", POINTS_FAILED)
     if result.stopped:
-        fail(f"{result.ending}; the same command continues where it stopped", INTERRUPTED)
+        fail(f"{result.ending}; the same command continues where it stopped{behind}", INTERRUPTED)
+    if left_behind:
+        fail(left_behind, NOT_TRACKED)
 
 
 def main() -> None:

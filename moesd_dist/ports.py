@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -56,6 +56,10 @@ class Tracker(Protocol):
         """Outcomes already complete, by point id: read back, never measured again."""
         ...
 
+    def withdrawn(self) -> Set[str]:
+        """Ids of points that were finished, do not count any more, and were not recorded since."""
+        ...
+
     def record(self, outcome: Outcome, metrics: Mapping[str, float]) -> None:
         """Writes one outcome; marks it finished last."""
         ...
@@ -101,7 +105,7 @@ class SharedTracker(Tracker, Protocol):
 
     @property
     def last_driver(self) -> Driver | None:
-        """Who had the sweep open before."""
+        """Who closed the sweep before, so that all it wrote is there; None if that is not certain."""
         ...
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 
 import psutil
@@ -25,25 +25,34 @@ def own_pids() -> set[int]:
     return family | ({pid for pid in psutil.pids() if _carries(pid, sweep)} if sweep else set())
 
 
-def own_cpu_s() -> float:
-    """Processor seconds of all of them that still live."""
+def own_cpu_s() -> dict[int, float]:
+    """Processor seconds so far of each of them that lives, by its pid."""
     me, now = os.getpid(), os.times()
-    return now.user + now.system + sum(_cpu_s(pid) for pid in own_pids() - {me})
+    return {me: now.user + now.system} | {pid: _cpu_s(pid) for pid in own_pids() - {me}}
+
+
+def spent(began: Mapping[int, float], now: Mapping[int, float]) -> float:
+    """Seconds in between, of those that are still there; a new one counts from its start.
+
+    What one used that has ended since is not known: it counts as others', never as time given back.
+    """
+    return sum(max(0.0, used - began.get(pid, 0.0)) for pid, used in now.items())
 
 
 class ForeignLoad:
     """Cores kept busy by others: the machine's busy time less our own."""
 
-    def __init__(self, own: Callable[[], float] = own_cpu_s) -> None:
+    def __init__(self, own: Callable[[], Mapping[int, float]] = own_cpu_s) -> None:
         self._own = own
         self._began = self._now()
 
     def cores(self) -> float:
         """Mean since construction; at least 0. Clock ticks of 10 ms make short spans coarse."""
-        wall, busy, own = (b - a for a, b in zip(self._began, self._now(), strict=True))
-        return max(0.0, (busy - own) / wall) if wall > 0 else 0.0
+        (began, busy, own), (now, busy_now, own_now) = self._began, self._now()
+        foreign_s = busy_now - busy - spent(own, own_now)
+        return max(0.0, foreign_s / (now - began)) if now > began else 0.0
 
-    def _now(self) -> tuple[float, float, float]:
+    def _now(self) -> tuple[float, float, Mapping[int, float]]:
         times = psutil.cpu_times()
         idle = times.idle + getattr(times, "iowait", 0.0)
         # guest time is already inside user time on Linux

@@ -48,12 +48,14 @@ def _of_cluster(conf: Conf) -> AtHand:
 
 
 def _of_this_machine(conf: Conf) -> AtHand:
-    names = nvidia_smi.ask("--query-gpu=name", "--format=csv,noheader").splitlines()
+    gpus = nvidia_smi.own_gpus()  # those that Ray would see
+    chosen = ("--query-gpu=name", "-i", ",".join(gpus), "--format=csv,noheader")
+    names = nvidia_smi.ask(*chosen).splitlines() if gpus else []
     wanted = conf.hardware.accelerator
     labels = dict(conf.hardware.labels)
     if wanted and any(wanted in name for name in names):
         labels[ACCELERATOR] = wanted
-    room = Room(node_id="here", cpus=os.cpu_count() or 1, gpus=len(names), labels=labels)
+    room = Room(node_id="here", cpus=os.cpu_count() or 1, gpus=len(gpus), labels=labels)
     return AtHand(rooms=(room,), notes=(f"this machine: {_counted((room,))}",))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from moesd_dist.ports import Engine
@@ -109,6 +109,7 @@ class InlineExecutor:
     ) -> None:
         self._make, self._limit, self._stop = make_engine, limit, Stop() if stop is None else stop
         self._engine: tuple[EngineKey, Engine] | None = None
+        self._unloadable: dict[EngineKey, Failed] = {}
 
     def run(self, todo: Sequence[Group]) -> Iterator[Arrival]:
         sizes = [group.baseline.layout.dp_size for group in todo]
@@ -120,18 +121,26 @@ class InlineExecutor:
         for group in by_engine(todo):
             if self._stop:
                 return
-            outcomes = measure_or_fail(
-                self._engine_for(group), group, self._limit(engine_key(group))
-            )
-            yield Arrival(outcomes=tuple(outcomes))
+            yield Arrival(outcomes=tuple(self._measured(group)))
 
     def close(self) -> None:
-        if self._engine is not None:
-            self._engine[1].close()
-        self._engine = None
+        loaded, self._engine = self._engine, None
+        if loaded is not None:
+            loaded[1].close()
 
-    def _engine_for(self, group: Group) -> Engine:
+    def _measured(self, group: Group) -> list[Outcome]:
+        """An engine that will not load fails the points of all its groups, and is tried once."""
         key = engine_key(group)
+        if key not in self._unloadable:
+            try:
+                engine = self._engine_for(key)
+            except Exception as error:
+                self._unloadable[key] = failure(group.baseline, error)
+            else:
+                return measure_or_fail(engine, group, self._limit(key))
+        return [replace(self._unloadable[key], point=point) for point in group.wanted]
+
+    def _engine_for(self, key: EngineKey) -> Engine:
         if self._engine is None or self._engine[0] != key:
             self.close()
             self._engine = (key, self._make(key))

@@ -11,6 +11,8 @@ from tempfile import TemporaryDirectory
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from requests.exceptions import RequestException
 
 from moesd_dist.ports import TrackerUnavailable
 from moesd_dist.records import SweepPoint
@@ -71,7 +73,8 @@ _Experiment = tuple[MlflowClient, str]
 
 
 def _new_or_same(found: _Experiment | None, name: str, own_id: str, points: Set[str]) -> Opening:
-    sweeps = _sweeps(found, f"tags.`mlflow.runName` = {_quoted(name)}") if found else []
+    like = _sweeps(found, f"tags.`mlflow.runName` LIKE {_pattern(name)}") if found else []
+    sweeps = [run for run in like if run.info.run_name == name]
     if found is None or not sweeps or any(_id(run) == own_id for run in sweeps):
         return Opening(sweep_id=own_id)
     stored = _stored_points(found, sweeps[0])
@@ -147,12 +150,15 @@ def _stored_points(found: _Experiment, run: Run) -> Mapping[str, str]:
 def _noted(client: MlflowClient, run: Run) -> Mapping[str, str]:
     if POINTS_TAG not in run.data.tags:
         return {}
-    with TemporaryDirectory() as folder:
-        path = Path(client.download_artifacts(run.info.run_id, POINTS_FILE, folder))
-        names: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        with told(), TemporaryDirectory() as folder:
+            path = Path(client.download_artifacts(run.info.run_id, POINTS_FILE, folder))
+            names: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    except (MlflowException, RequestException, OSError, ValueError):  # gone, moved or cut short
+        return {}
     return names
 
 
-def _quoted(text: str) -> str:
-    quote = '"' if "'" in text else "'"
-    return f"{quote}{text}{quote}"
+def _pattern(text: str) -> str:
+    """For LIKE, which takes what a quoted text cannot hold as any character."""
+    return "'" + re.sub(r"['\"\\\\]", "_", text) + "'"

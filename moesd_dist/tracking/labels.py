@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from moesd_dist.records import Failed, Infeasible, Measurement, Outcome, Role, SweepPoint
@@ -9,6 +10,7 @@ from moesd_dist.records.serial import kind_of
 from moesd_dist.tracking.provenance import Provenance
 
 _TEXT = 5000  # characters; the tightest limit on a value among MLflow versions and stores
+_UNPRINTABLE = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f\\ud800-\\udfff]")  # but tabs and newlines
 _LISTED = 24  # values of an axis that are still spelled out
 
 
@@ -66,7 +68,7 @@ def point_params(point: SweepPoint) -> dict[str, str]:
         "engine_args": _items(point.engine_args),
         "cpu_fixes": str(point.cpu_fixes).lower(),
     }
-    return {name: str(value)[:_TEXT] for name, value in values.items()}
+    return {name: _text(str(value)) for name, value in values.items()}
 
 
 def _predicted_from(point: SweepPoint) -> str:
@@ -167,8 +169,12 @@ def provenance_tags(provenance: Provenance) -> dict[str, str]:
 
 
 def filled(tags: dict[str, str]) -> dict[str, str]:
-    """Without empty tags, and within the length that every store takes."""
-    return {key: value[:_TEXT] for key, value in tags.items() if value}
+    """Without empty tags, and what every store takes: not too long, no control characters."""
+    return {key: text for key, value in tags.items() if (text := _text(value))}
+
+
+def _text(value: str) -> str:
+    return _UNPRINTABLE.sub("", value)[:_TEXT]
 
 
 def _measured(measurement: Measurement) -> dict[str, str]:

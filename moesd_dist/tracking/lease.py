@@ -10,7 +10,8 @@ from mlflow.entities import Run, RunTag
 from moesd_dist.records.driver import Driver, driver_from
 
 DRIVER_TAG = "moesd.driver"
-HEARTBEAT_TAG = "moesd.heartbeat"  # seconds since the epoch; 0: given back
+HEARTBEAT_TAG = "moesd.heartbeat"  # seconds since the epoch
+_GIVEN_BACK = "0"
 LEASE_S = 90.0  # without a heartbeat, the driver counts as gone
 _MOMENT_S = 0.3  # for another driver that claims at the same time to be seen
 
@@ -18,6 +19,11 @@ _MOMENT_S = 0.3  # for another driver that claims at the same time to be seen
 def holder(run: Run) -> Driver | None:
     """Who wrote the sweep last, whether or not it still does."""
     return driver_from(run.data.tags.get(DRIVER_TAG, ""))
+
+
+def given_back(run: Run) -> bool:
+    """Whether who wrote it last came to its end, so that nothing of it was lost on the way."""
+    return run.data.tags.get(HEARTBEAT_TAG) == _GIVEN_BACK
 
 
 def check_free(run: Run, own: Driver, ended: Driver | None) -> None:
@@ -46,9 +52,14 @@ def renew(client: MlflowClient, run_id: str, own: Driver) -> None:
     _write(client, run_id, {HEARTBEAT_TAG: f"{time.time():.0f}"})
 
 
-def give_back(client: MlflowClient, run_id: str, own: Driver) -> None:
-    if holder(client.get_run(run_id)) == own:
-        _write(client, run_id, {HEARTBEAT_TAG: "0"})
+def is_held(client: MlflowClient, run_id: str, own: Driver) -> bool:
+    """Whether nobody has taken the sweep over."""
+    return holder(client.get_run(run_id)) == own
+
+
+def give_back(client: MlflowClient, run_id: str) -> None:
+    """The last write of a driver: a store that has it has all the others."""
+    _write(client, run_id, {HEARTBEAT_TAG: _GIVEN_BACK})
 
 
 def check_own(run: Run, own: Driver) -> None:

@@ -19,17 +19,22 @@ class MemoryTracker:
         self.outcomes: list[Outcome] = []
         self.metrics: dict[str, dict[str, float]] = {}
         self.curves: dict[str, dict[int, float]] = {}
-        self.withdrawn: list[tuple[str, str]] = []
+        self.withdrawals: list[tuple[str, str]] = []
         self.files: list[tuple[str, Path]] = []
         self._finished: dict[str, dict[str, Measurement | Infeasible]] = {}
+        self._withdrawn: dict[str, set[str]] = {}
 
     def open(self, sweep_id: str, name: str, points: Sequence[SweepPoint]) -> None:
         self.sweep_id, self.name, self.points = sweep_id, name, tuple(points)
         self.status = "running"
         self._finished.setdefault(sweep_id, {})
+        self._withdrawn.setdefault(sweep_id, set())
 
     def finished(self) -> Mapping[str, Measurement | Infeasible]:
         return dict(self._finished[self.sweep_id])
+
+    def withdrawn(self) -> frozenset[str]:
+        return frozenset(self._withdrawn[self.sweep_id])
 
     def record(self, outcome: Outcome, metrics: Mapping[str, float]) -> None:
         done = self._finished[self.sweep_id]
@@ -40,10 +45,12 @@ class MemoryTracker:
         self.metrics[point_id] = dict(metrics)
         if not isinstance(outcome, Failed):
             done[point_id] = outcome
+            self._withdrawn[self.sweep_id].discard(point_id)
 
     def withdraw(self, point_id: str, why: str) -> None:
-        self._finished[self.sweep_id].pop(point_id, None)
-        self.withdrawn.append((point_id, why))
+        if self._finished[self.sweep_id].pop(point_id, None) is not None:
+            self._withdrawn[self.sweep_id].add(point_id)
+        self.withdrawals.append((point_id, why))
 
     def log_curves(self, curves: Mapping[str, Mapping[int, float]]) -> None:
         self.curves.update({name: dict(curve) for name, curve in curves.items()})

@@ -13,8 +13,9 @@ from moesd_dist.ports import TrackerUnavailable
 from moesd_dist.records import Failed, Infeasible, Measurement, Outcome, SweepPoint
 from moesd_dist.records.driver import Driver
 from moesd_dist.tracking import lease, location
+from moesd_dist.tracking.counting import SECOND, WITHDRAWN, count, retire
 from moesd_dist.tracking.extension import note_points
-from moesd_dist.tracking.labels import filled, provenance_tags, source, sweep_params
+from moesd_dist.tracking.labels import provenance_tags, source, sweep_params
 from moesd_dist.tracking.mlflow_runs import (
     children,
     connect,
@@ -24,7 +25,7 @@ from moesd_dist.tracking.mlflow_runs import (
     log_curve,
 )
 from moesd_dist.tracking.outage import told
-from moesd_dist.tracking.packing import unpack, without_expert_load
+from moesd_dist.tracking.packing import without_expert_load
 from moesd_dist.tracking.point_runs import FINISHED_TAG, Parent, mark_killed, was_finished, write
 from moesd_dist.tracking.provenance import Provenance
 from moesd_dist.tracking.redact import redact
@@ -33,7 +34,6 @@ from moesd_dist.tracking.writers import Job, Writers
 __all__ = ["FINISHED_TAG", "OPENINGS_TAG", "WITHDRAWN", "MlflowTracker"]
 
 OPENINGS_TAG = "moesd.openings"
-WITHDRAWN = "withdrawn"  # in place of "true"
 _STATUS = {"finished": "FINISHED", "incomplete": "KILLED", "failed": "FAILED"}
 
 
@@ -58,6 +58,7 @@ class MlflowTracker:
         self._open_run_id: str | None = None
         self._last_driver: Driver | None = None
         self._finished: dict[str, Measurement | Infeasible] | None = None  # not read yet
+        self._withdrawn: set[str] = set()
         self._doubtful: set[str] = set()  # points whose last write broke, perhaps after it was done
         self._writers: Writers | None = None
 
@@ -67,7 +68,7 @@ class MlflowTracker:
         """ValueError if another driver writes the sweep now; `ended` is one that certainly does not."""
         with told():
             found = self._first(sweep_id) or self._created(sweep_id, name, points)
-            self._last_driver = lease.holder(found)
+            self._last_driver = lease.holder(found) if lease.given_back(found) else None
             lease.check_free(found, self.driver, ended)
             self._open_run_id = str(found.info.run_id)
             lease.claim(self._client, self._open_run_id, self.driver)
@@ -80,6 +81,11 @@ class MlflowTracker:
     def finished(self) -> Mapping[str, Measurement | Infeasible]:
         """Without `expert_load`, which is in the artifact `measurement.json` only."""
         return dict(self._known())
+
+    def withdrawn(self) -> frozenset[str]:
+        """Points that were finished, do not count any more, and have not been recorded since."""
+        self._known()
+        return frozenset(self._withdrawn)
 
     def record(self, outcome: Outcome, metrics: Mapping[str, float]) -> None:
         """A point that is finished is not written again; one that failed is."""
@@ -129,10 +135,10 @@ class MlflowTracker:
         with told():
             for run in self._runs_of(point_id):
                 if run.data.tags.get(FINISHED_TAG) == "true":
-                    self._client.set_tag(run.info.run_id, "moesd.withdrawn", filled({"": why})[""])
-                    self._client.set_tag(run.info.run_id, FINISHED_TAG, WITHDRAWN)
+                    retire(self._client, run.info.run_id, why)
         if self._finished is not None:
             self._finished.pop(point_id, None)
+            self._withdrawn.add(point_id)
 
     def renew(self) -> None:
         """Says that this driver still writes; ValueError if another one has taken over."""
@@ -155,8 +161,9 @@ class MlflowTracker:
         parent_id = self._parent_id
         self._stop_writers()
         with told():
-            self._client.set_terminated(parent_id, _STATUS[status])
-            lease.give_back(self._client, parent_id, self.driver)
+            if lease.is_held(self._client, parent_id, self.driver):
+                self._client.set_terminated(parent_id, _STATUS[status])
+                lease.give_back(self._client, parent_id)
 
     @property
     def run_id(self) -> str:
@@ -165,7 +172,10 @@ class MlflowTracker:
 
     @property
     def last_driver(self) -> Driver | None:
-        """Who had the sweep open before this driver opened it."""
+        """Who closed the sweep before this driver opened it: all that it wrote is there.
+
+        None if nobody did: whoever had it open last was cut off, and may have lost its last words.
+        """
         return self._last_driver
 
     @property
@@ -202,6 +212,7 @@ class MlflowTracker:
         self._doubtful.discard(outcome.point.point_id)
         if not isinstance(outcome, Failed):
             self._known()[outcome.point.point_id] = without_expert_load(outcome)
+            self._withdrawn.discard(outcome.point.point_id)
 
     def _stop_writers(self) -> None:
         if self._writers is not None:
@@ -253,13 +264,11 @@ class MlflowTracker:
         self._client.set_tag(self._parent_id, OPENINGS_TAG, str(openings))
 
     def _read_children(self) -> dict[str, Measurement | Infeasible]:
-        """The finished ones; what a crash left half-written is marked as killed."""
-        finished: dict[str, Measurement | Infeasible] = {}
-        for run in children(self._client, self._experiment_id, self._parent_id):
-            if run.data.tags.get(FINISHED_TAG) == "true":
-                outcome = unpack(run.data.tags)
-                if not isinstance(outcome, Failed):
-                    finished[outcome.point.point_id] = outcome
-            elif run.data.tags.get(FINISHED_TAG) != WITHDRAWN:
-                mark_killed(self._client, run)
-        return finished
+        """The finished ones, one of each point; what a crash left half-written is marked as killed."""
+        counted = count(children(self._client, self._experiment_id, self._parent_id))
+        for run in counted.cut_short:
+            mark_killed(self._client, run)
+        for run_id in counted.second:
+            retire(self._client, run_id, SECOND)
+        self._withdrawn = counted.withdrawn
+        return counted.finished

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from itertools import count
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Experiment, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
@@ -53,13 +54,22 @@ def quick_commits() -> None:
 def ensure_experiment(client: MlflowClient, name: str, artifact_location: str | None) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
-        return str(client.create_experiment(name, artifact_location=artifact_location))
+        found = _created(client, name, artifact_location)
     if found.lifecycle_stage != "active":
         raise ValueError(
             f"an experiment is active to be written; {name!r} is deleted; "
             f"`mlflow experiments restore -x {found.experiment_id}`, or use another name"
         )
     return str(found.experiment_id)
+
+
+def _created(client: MlflowClient, name: str, artifact_location: str | None) -> Experiment:
+    try:
+        client.create_experiment(name, artifact_location=artifact_location)
+    except MlflowException as error:  # another driver was quicker
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            raise
+    return client.get_experiment_by_name(name)
 
 
 def find_sweep(client: MlflowClient, experiment_id: str, sweep_id: str) -> Run | None:

@@ -17,7 +17,11 @@ from moesd_dist.tracking.redact import redact
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 _SQLITE = re.compile(r"disk is full|is locked|disk I/O error|readonly database|unable to open")
-_ANSWERS = re.compile(r"failed with error code 5\d\d|timed? ?out|Max retries exceeded")
+_LATER = (408, 429)  # too slow, too many: the same request is right in a while
+_ANSWERS = re.compile(
+    r"failed with error code (5\d\d|408|429)|(5\d\d|408|429) (Server|Client) Error"
+    r"|timed? ?out|Max retries exceeded"
+)
 
 
 @contextmanager
@@ -44,7 +48,9 @@ def _passes(error: BaseException) -> bool:
         case RestException() | MlflowException() if _ANSWERS.search(str(error)):
             return True
         case RestException():
-            return int(error.get_http_status_code()) >= 500
+            return _is_for_later(int(error.get_http_status_code()))
+        case RequestException() if error.response is not None:
+            return _is_for_later(error.response.status_code)
         case RequestException() | HTTPError() | ConnectionError() | TimeoutError():
             return True
         case sqlite3.OperationalError():
@@ -52,6 +58,10 @@ def _passes(error: BaseException) -> bool:
         case OSError():
             return error.errno in _DISK
     return False
+
+
+def _is_for_later(status: int) -> bool:
+    return status >= 500 or status in _LATER
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
@@ -10,11 +10,12 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from moesd_dist.ports import TrackerUnavailable
-from moesd_dist.records import Infeasible, Measurement, Outcome
+from moesd_dist.records import Infeasible, Measurement
 from moesd_dist.tracking import location
-from moesd_dist.tracking.mlflow import FINISHED_TAG
+from moesd_dist.tracking.counting import count
 from moesd_dist.tracking.mlflow_runs import children, connect, find_sweep
 from moesd_dist.tracking.packing import unpack
+from moesd_dist.tracking.point_runs import FINISHED_TAG
 
 NEWEST = 300  # earlier points that are read: enough to tell what points take, in about a second
 
@@ -28,16 +29,11 @@ class Store:
 
     def finished(self, sweep_id: str) -> Mapping[str, Measurement | Infeasible]:
         """Of that sweep, by point id; none where there is no store, experiment or sweep."""
-        found: dict[str, Measurement | Infeasible] = {}
         if (opened := self._open()) is None:
-            return found
+            return {}
         client, experiment = opened
         parent = find_sweep(client, experiment, sweep_id)
-        runs = children(client, experiment, parent.info.run_id) if parent else iter(())
-        for outcome in _outcomes(runs):
-            if isinstance(outcome, Measurement | Infeasible):
-                found[outcome.point.point_id] = outcome
-        return found
+        return count(children(client, experiment, parent.info.run_id)).finished if parent else {}
 
     def measured(self, params: Mapping[str, str]) -> list[Measurement]:
         """The newest measurements of any sweep whose runs have these parameters."""
@@ -45,7 +41,8 @@ class Store:
             found = self._newest(params)
         except MlflowException as error:
             raise TrackerUnavailable(str(error)) from error
-        return [outcome for outcome in _outcomes(iter(found)) if isinstance(outcome, Measurement)]
+        outcomes = (unpack(run.data.tags) for run in found)
+        return [outcome for outcome in outcomes if isinstance(outcome, Measurement)]
 
     def _newest(self, params: Mapping[str, str]) -> list[Run]:
         if (opened := self._open()) is None:
@@ -63,10 +60,6 @@ class Store:
         client = connect(location.check_writable(self.uri))
         found = client.get_experiment_by_name(self.experiment)
         return (client, str(found.experiment_id)) if found else None
-
-
-def _outcomes(runs: Iterator[Run]) -> Iterator[Outcome]:
-    return (unpack(run.data.tags) for run in runs if run.data.tags.get(FINISHED_TAG) == "true")
 
 
 def _is_there(uri: str) -> bool:

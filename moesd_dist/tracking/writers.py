@@ -24,6 +24,7 @@ from moesd_dist.tracking.outage import told
 from moesd_dist.tracking.point_runs import Parent, was_finished, write
 
 _CHUNK = 8  # runs a message
+_DIED = "a process that writes to it has died"
 _PR_SET_PDEATHSIG = 1
 # The driver sees to what is on the wire. A terminal interrupts all of its processes, and
 # `ray job stop` terminates all of a job's, those that have only just started too.
@@ -64,8 +65,12 @@ class Writers:
         while flying or (waiting and not reason):
             while idle and waiting and not reason:
                 places, connection = waiting.pop(0), idle.pop()
-                connection.send([jobs[place] for place in places])
-                flying[connection] = places
+                try:
+                    connection.send([jobs[place] for place in places])
+                except OSError:  # it died while it had nothing to do
+                    reason = _DIED
+                else:
+                    flying[connection] = places
             for connection in [c for c in flying if c in wait(list(flying))]:
                 places = flying.pop(connection)
                 count, trouble = _answer(connection)
@@ -112,7 +117,7 @@ def _answer(connection: Connection) -> tuple[int, str]:
     try:
         count, trouble, trace = connection.recv()
     except (EOFError, OSError):
-        return 0, "a process that writes to it has died"
+        return 0, _DIED
     if trace:
         raise RuntimeError(f"writing a run broke:\n{trace}")
     return count, trouble

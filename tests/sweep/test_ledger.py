@@ -214,7 +214,7 @@ def test_a_withdrawn_point_is_measured_again_and_counts_once(
     ledger.settle()
     ledger.close("finished")
     assert store.finished() == {point_id: second}
-    assert store.withdrawn == [(point_id, "a drift")]
+    assert store.withdrawals == [(point_id, "a drift")]
     assert opened(store, tmp_path).finished() == {point_id: second}
 
 

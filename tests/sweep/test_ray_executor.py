@@ -204,11 +204,11 @@ def test_points_of_a_node_that_drifted_are_measured_again(tmp_path):
     result, tracker = swept(points, progress=progress, sentinel_every=10)
     assert all(isinstance(o, Measurement) for o in result.outcomes)
     assert len(result.outcomes) == len(points) == 100
-    assert tracker.withdrawn, progress.notes
+    assert tracker.withdrawals, progress.notes
     text = " ".join(progress.notes)
     assert "drifted to 2.00" in text
     assert "are measured again" in text
     slow = [m for m in result.measurements if m.repeats[0].seconds > 1.5]
     assert all("drift" in m.flags for m in slow)
-    assert len(tracker.outcomes) == len(points) + len(tracker.withdrawn)
+    assert len(tracker.outcomes) == len(points) + len(tracker.withdrawals)
     assert set(tracker.finished()) == {p.point_id for p in points}

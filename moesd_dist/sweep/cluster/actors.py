@@ -44,7 +44,7 @@ def cause(error: RayError) -> str:
     """Ray's account of a lost worker without its tables: the first line, and why it thinks so."""
     lines = [line.strip() for line in str(error).strip().splitlines()]
     why = [line for line in lines[1:] if "dead because" in line or "exit type" in line]
-    return " ".join([lines[0], *why])[:_TOLD]
+    return " ".join([*lines[:1], *why])[:_TOLD]
 
 
 class EngineActor:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
 import ray
+from ray.exceptions import RayError
 
 from moesd_dist.sweep.cluster.live import Live, State, Terms
 from moesd_dist.sweep.driver import MakeEngine
 from moesd_dist.sweep.pairing import EngineKey, Group
 from moesd_dist.sweep.retries import RetryRule
-from moesd_dist.sweep.schedule.costs import Costs, deadline_s
+from moesd_dist.sweep.schedule.costs import Costs
 from moesd_dist.sweep.schedule.needs import Room
 from moesd_dist.sweep.schedule.placement import bundles, strategy
 from moesd_dist.sweep.schedule.work import Loaded, Start, Work
@@ -98,16 +100,17 @@ class Crew:
         )
 
     def submit(self, live: Live, works: Sequence[Work]) -> None:
-        """Models are loaded for an engine's first group, so its start is in every deadline."""
-        least, factor = self._settings.deadline_min_s, self._settings.deadline_factor
-        deadlines = [
-            deadline_s(self._costs, work.group, factor=factor, least_s=least) for work in works
-        ]
-        live.measure(works, within_s=sum(deadlines) + len(works) * live.terms.limit.wait_s)
+        live.measure(works, within_s=self._deadline_s(live, [work.group for work in works]))
 
     def check(self, live: Live, sentinel: Group) -> None:
         """Is the node as fast as it was? Works that the engine was started for stay with it."""
-        live.check(sentinel, within_s=self._settings.deadline_min_s + live.terms.limit.wait_s)
+        live.check(sentinel, within_s=self._deadline_s(live, [sentinel]))
+
+    def _deadline_s(self, live: Live, groups: Sequence[Group]) -> float:
+        """Models are loaded for an engine's first group, so its start is in every deadline."""
+        expected = self._costs.start_s(live.key) + sum(map(self._costs.group_s, groups))
+        settings, waits = self._settings, len(groups) * live.terms.limit.wait_s
+        return max(settings.deadline_min_s, settings.deadline_factor * expected) + waits
 
     def close(self, live: Live) -> None:
         live.close(self._settings.close_s)
@@ -127,4 +130,5 @@ class Crew:
             calls = [live.call for live in closing if live.call is not None]
             ray.wait(calls, num_returns=len(calls), timeout=max(0.0, left))
         for live in self:
-            self.end(live)
+            with suppress(RayError):  # one that Ray has lost keeps nobody from the others
+                self.end(live)

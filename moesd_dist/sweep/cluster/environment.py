@@ -6,6 +6,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 # A node that died answers nothing and fails every PERIOD; one behind a cut link takes TIMEOUT more.
@@ -52,12 +53,23 @@ def token_file(path: Path | None = None) -> Path:
 
 
 def _owned(file: Path) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
+    if not file.exists():
+        _make(file)
+    if not file.read_text().strip():
+        raise ValueError(f"a token file holds a token; {file} is empty; remove it for a new one")
+    if file.stat().st_mode & 0o077:  # a mounted secret is read-only, and needs no change
         file.chmod(0o600)
-        return file
-    with os.fdopen(opened, "w") as new:
-        new.write(secrets.token_hex(32))
     return file
+
+
+def _make(file: Path) -> None:
+    """Whole or not at all: of several nodes on a shared disk one is first, and none reads half."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    opened, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")  # mode 0600
+    try:
+        with os.fdopen(opened, "w") as new:
+            new.write(secrets.token_hex(32))
+        with suppress(FileExistsError):
+            os.link(name, file)
+    finally:
+        os.unlink(name)

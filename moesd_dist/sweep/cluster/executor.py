@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 import ray
 from ray.exceptions import RayError
 
+from moesd_dist.records import Failed
 from moesd_dist.sweep.arrival import Arrival
 from moesd_dist.sweep.cluster.actors import Answer, Broken, cause
 from moesd_dist.sweep.cluster.crew import ClusterSettings, Crew
@@ -20,7 +20,7 @@ from moesd_dist.sweep.guard import Guard
 from moesd_dist.sweep.pairing import EngineKey, Group, engine_key
 from moesd_dist.sweep.retries import Attempt
 from moesd_dist.sweep.schedule.costs import Costs, FlatCosts
-from moesd_dist.sweep.schedule.placement import check_room
+from moesd_dist.sweep.schedule.placement import check_room, shunned_nodes
 from moesd_dist.sweep.schedule.policy import Policy
 from moesd_dist.sweep.schedule.queue import Queue
 from moesd_dist.sweep.schedule.work import Start, Submit, Work
@@ -28,6 +28,7 @@ from moesd_dist.sweep.stopping import Stop
 from moesd_dist.sweep.watches import Watches
 
 _LOOK_S = 0.2  # the longest wait in one go: of several signals meanwhile Python tells one
+_BAD_NODES = 3  # on which no engine of a key started: it is not the nodes
 _BATCH_S = 0.5  # of work in one call, so that short groups do not wait for the driver
 
 
@@ -52,14 +53,14 @@ class RayExecutor:
             Watches(every=settings.sentinel_every, tolerance=settings.drift_tolerance)
         )
         self._nodes = Nodes()
-        self._failed_starts: Counter[EngineKey] = Counter()
+        self._failed_starts: dict[EngineKey, list[str]] = {}  # on which node each failed
         self._stuck_since = float("inf")
 
     def run(self, todo: Sequence[Group]) -> Iterator[Arrival]:
         """ValueError before anything is started, if the cluster could never hold an engine."""
         if not ray.is_initialized():
             start_ray(self._settings.address, runtime_env=self._settings.runtime_env)
-        self._nodes.look()
+        yield Arrival(notes=tuple(self._nodes.look()))
         works = [self._work(group) for group in todo]
         for key in dict.fromkeys(work.key for work in works):
             check_room(self._terms(key).needs, self._nodes.rooms)
@@ -81,9 +82,11 @@ class RayExecutor:
         self._crew.release(patiently=not self._stop.urgent)
 
     def close(self) -> None:
-        self.release()
-        if ray.is_initialized():
-            ray.shutdown()
+        try:
+            self.release()
+        finally:
+            if ray.is_initialized():
+                ray.shutdown()
 
     # -- what to do -----------------------------------------------------------------------------
 
@@ -175,7 +178,7 @@ class RayExecutor:
 
     def _measured(self, live: Live, answer: Answer) -> Iterator[Arrival]:
         works, place, seconds = live.works, self._place(live), live.seconds
-        warm, live.warm, raised = live.warm, True, False
+        warm, live.warm, failed = live.warm, True, False
         live.rest()
         for work, outcomes in zip(works, answer.outcomes, strict=False):
             if warm:  # an engine's first group loads its models
@@ -183,7 +186,7 @@ class RayExecutor:
             attempt = Attempt(reason="", nodes=live.nodes, place=place)
             arrival = self._queue.answered(work, outcomes, attempt)
             self._guard.saw(live.key, place, arrival.outcomes)
-            raised = raised or bool(arrival.notes)
+            failed = failed or any(isinstance(o, Failed) for o in outcomes)
             yield arrival
         if answer.broken is not None:
             broke, *unharmed = works[len(answer.outcomes) :]
@@ -191,7 +194,7 @@ class RayExecutor:
                 self._queue.waiting.push(work)
             live.works = [broke]
             yield from self._broke(live, answer.broken)
-        elif raised:  # what is tried again gets a fresh engine
+        elif failed:  # what is tried again gets a fresh engine, and so does what comes after it
             self._crew.close(live)
         elif (sentinel := self._guard.due(live.key, place)) is not None:
             self._crew.check(live, sentinel)
@@ -225,7 +228,10 @@ class RayExecutor:
 
     def _broke(self, live: Live, broken: Broken) -> Iterator[Arrival]:
         """The engine is of no use any more; its works are tried elsewhere, or given up."""
-        works, loading = live.works, live.works and live.state is State.loading
+        if live.state is State.checking:  # no work's fault: the sentinel is not asked for again
+            self._guard.judged(live.key, self._place(live), None)
+            self._put_back(live)
+        works, starting = live.works, live.state in (State.placing, State.loading)
         attempt = Attempt(
             reason=broken.reason,
             log=broken.log,
@@ -235,12 +241,30 @@ class RayExecutor:
         )
         self._crew.end(live)
         yield self._queue.tried(works, attempt)
-        if loading:
-            self._failed_starts[live.key] += 1
-            rule = self._settings.rule
-            limit = rule.attempts if broken.lost else rule.on_error
-            if self._failed_starts[live.key] >= limit or attempt.final:
-                yield self._queue.given_up(live.key, attempt)
+        if works and starting:
+            yield from self._not_started(live, attempt)
+
+    def _not_started(self, live: Live, attempt: Attempt) -> Iterator[Arrival]:
+        """Other nodes first; where they fail as well, nobody waits for the key any longer."""
+        failed = self._failed_starts.setdefault(live.key, [])
+        failed += dict.fromkeys(live.nodes)
+        self._queue.avoid(live.key, live.nodes)
+        others = [o for o in self._crew if o.key == live.key and o.state is not State.closing]
+        rule, needs = self._settings.rule, live.terms.needs
+        limit = rule.attempts if attempt.lost else rule.on_error
+        tried_enough = len(failed) >= limit * needs.nodes
+        left = shunned_nodes(needs, self._nodes.rooms, set(failed))  # empty: only they can hold it
+        if len(set(failed)) >= _BAD_NODES * needs.nodes:
+            left = ()
+        if not others and (attempt.final or (tried_enough and not left)):
+            self._failed_starts.pop(live.key)
+            yield self._queue.given_up(live.key, attempt)
+
+    def _put_back(self, live: Live) -> None:
+        """Its works were not tried."""
+        for work in live.works:
+            self._queue.waiting.push(work)
+        live.works = []
 
     def _bereft(self) -> Iterator[Arrival]:
         """Engines on a node that is gone: Ray may be long in saying so, for a place that it keeps."""
@@ -249,9 +273,7 @@ class RayExecutor:
             if alive.issuperset(live.nodes):
                 continue
             if live.state in (State.placing, State.loading):  # nothing was tried there yet
-                for work in live.works:
-                    self._queue.waiting.push(work)
-                live.works = []
+                self._put_back(live)
             reason = f"its node {self._place(live)} is lost"
             yield from self._broke(live, Broken(reason=reason, log="", lost=True))
 

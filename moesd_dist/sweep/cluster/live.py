@@ -77,7 +77,7 @@ class Live:
     ) -> None:
         needs, key = self.terms.needs, self.key
         options = {
-            "num_cpus": needs.cpus if not needs.whole_node else self._group.bundle_specs[0]["CPU"],
+            "num_cpus": self._group.bundle_specs[0]["CPU"] if needs.alone else needs.cpus,
             "num_gpus": needs.gpus,
             "max_restarts": 0,
             "runtime_env": {"env_vars": _environment(key.threads, sweep)},

@@ -118,7 +118,7 @@ def _join(address: str, options: Mapping[str, Any]) -> None:
         try:
             ray.init(address=address, **options)
             return
-        except (AuthenticationError, ConnectionError, RuntimeError, ValueError) as error:
+        except (RayError, ConnectionError, RuntimeError, ValueError) as error:
             cause = error
     text = " ".join(str(cause).split())
     if isinstance(cause, AuthenticationError) or "InvalidAuthToken" in f"{text} {''.join(heard)}":
@@ -157,6 +157,12 @@ def _heard() -> Iterator[list[str]]:
 
 def _check_answers(address: str) -> None:
     """ValueError if nothing listens there."""
+    taken = os.environ.get("RAY_ADDRESS", "") if address == "auto" else ""
+    if "://" in taken.removeprefix("ray://"):
+        raise ValueError(
+            "cluster.address=auto is RAY_ADDRESS, a HOST:PORT or ray://HOST:PORT; got "
+            f"RAY_ADDRESS={taken}, which is for `ray job`; unset it, or give cluster.address=HOST:6379"
+        )
     try:
         place = address
         if address == "auto":
@@ -166,7 +172,8 @@ def _check_answers(address: str) -> None:
             return
     except (OSError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"no Ray cluster answers at cluster.address={address}; start one with "
+            f"no Ray cluster answers at cluster.address={address}"
+            f"{f', of RAY_ADDRESS={taken}' if taken else ''}; start one with "
             "`ray start --head`, or use cluster=local"
         ) from error
 

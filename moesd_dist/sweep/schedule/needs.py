@@ -30,6 +30,11 @@ class Needs:
             )
 
     @property
+    def alone(self) -> bool:
+        """Whether it has its node's CPUs to itself; ranks share them whatever is done."""
+        return self.whole_node and not self.gpus and self.ranks == 1
+
+    @property
     def all_gpus(self) -> int:
         return self.ranks * self.gpus
 

@@ -28,9 +28,8 @@ def strategy(needs: Needs) -> str:
 def share(needs: Needs, room: Room) -> tuple[int, int]:
     """CPUs and GPUs that an engine takes of one of its nodes."""
     ranks = needs.ranks // needs.nodes
-    # Ranks share a node's memory bandwidth whatever is done, so only a single engine gets all of it.
-    alone = needs.whole_node and not needs.gpus and needs.ranks == 1
-    return (room.cpus if alone else ranks * needs.cpus), ranks * needs.gpus
+    cpus = max(room.cpus, needs.cpus) if needs.alone else ranks * needs.cpus
+    return cpus, ranks * needs.gpus
 
 
 def matches(needs: Needs, room: Room) -> bool:

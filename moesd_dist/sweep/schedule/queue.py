@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from moesd_dist.records import Failed, Outcome, SweepPoint
@@ -66,6 +66,11 @@ class Queue:
         points = [point for work in works for point in work.group.wanted]
         self._attempts.note(points, attempt)
         return self._again(works, points, attempt.place)
+
+    def avoid(self, key: EngineKey, nodes: Iterable[str]) -> None:
+        """Where an engine of the key would not start: others first."""
+        for work in self.waiting.taken(key):
+            self.waiting.push(replace(work, avoid=work.avoid.union(nodes)))
 
     def given_up(self, key: EngineKey, attempt: Attempt) -> Arrival:
         """No engine of the key would start: whatever still needs one fails with that reason."""
