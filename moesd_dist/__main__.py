@@ -80,7 +80,7 @@ def run(composed: Sequence[Composed]) -> tuple[SweepResult, str]:
     finally:
         ledger.close(status)
     if ledger.damaged:
-        print(f"moesd-dist: warning: {ledger.damaged} lines of the journal were damaged and skipped; their points were measured again", file=sys.stderr)  # fmt: skip
+        print(f"moesd-dist: warning: {ledger.damaged} lines of the journal were damaged and skipped: their points are in the tracker, or were measured again", file=sys.stderr)  # fmt: skip
     return result, ledger.left_behind
 
 

@@ -56,6 +56,10 @@ class Tracker(Protocol):
         """Outcomes already complete, by point id: read back, never measured again."""
         ...
 
+    def trust(self, finished: Mapping[str, Measurement | Infeasible]) -> None:
+        """Exactly these are finished, and none is withdrawn: they need not be read back."""
+        ...
+
     def withdrawn(self) -> Set[str]:
         """Ids of points that were finished, do not count any more, and were not recorded since."""
         ...

@@ -14,6 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from analysis import acceptance
 from moesd_dist import config, specs
 from moesd_dist.__main__ import CONF, main
+from moesd_dist.one_sweep import Job, points_of
 from moesd_dist.workloads.acceptance_files import read_profile
 
 POINTS = Path(__file__).parents[1] / "docs" / "results" / "quickstart_cpu" / "points.json"
@@ -32,7 +33,7 @@ def points(*overrides: str):
     config.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("config", overrides=[*overrides, "output=x"])
-    return specs.points_from(specs.conf_from(composed))
+    return points_of([Job(conf=specs.conf_from(composed))])
 
 
 def sd_points(*overrides: str):

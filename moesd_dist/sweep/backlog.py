@@ -10,8 +10,9 @@ from itertools import islice
 
 from moesd_dist.ports import BulkTracker, SharedTracker, Tracker, TrackerUnavailable
 from moesd_dist.records import Measurement, Outcome
-from moesd_dist.sweep.journal import Journal, Withdrawal, Word
+from moesd_dist.sweep.journal import Journal
 from moesd_dist.sweep.statistics import metrics
+from moesd_dist.sweep.words import Withdrawal, Word
 
 FIRST_WAIT_S = 1.0  # after a try that failed; doubles with each
 LONGEST_WAIT_S = 15.0
@@ -21,7 +22,9 @@ _LAST_CALL_S = 30.0  # for a write that is under way at the end
 
 
 class Backlog:
-    """Keeps the order of words about a point; an error that is no outage surfaces in the driver."""
+    """Keeps the order of words about a point. After an error that is no outage nothing is written any
+    more, and the sweep goes on; a takeover by another driver ends it.
+    """
 
     def __init__(self, tracker: Tracker, journal: Journal) -> None:
         self._tracker, self._journal = tracker, journal
@@ -30,8 +33,9 @@ class Backlog:
         self._thread = threading.Thread(target=self._run, name="tracker", daemon=True)
         self._stopping = self._hurry = False
         self._broken: BaseException | None = None
+        self._taken_over: ValueError | None = None
         self._answered, self._tries = time.monotonic(), 0
-        self._beat = time.monotonic()
+        self._beat, self._ours = time.monotonic(), False  # whether the claim is known to hold
         self.reason = ""  # of the last try, if that failed
         self._thread.start()
 
@@ -44,23 +48,29 @@ class Backlog:
             self._words.extend(words)
             self._changed.notify_all()
 
+    @property
+    def broken(self) -> bool:
+        """What is left stays so until the next driver writes it."""
+        return self._broken is not None
+
     def check(self) -> None:
-        """Raises what broke in the thread."""
-        if self._broken is not None:
-            raise self._broken
+        """ValueError if another driver has taken the sweep over."""
+        if self._taken_over is not None:
+            raise self._taken_over
 
     def settle(self, patience_s: float) -> None:
-        """Until nothing is left, or a fresh try has failed `patience_s` after the last answer."""
+        """Until nothing is left, or there was no answer for `patience_s`; raises what broke."""
         with self._changed:
-            tries, self._hurry = self._tries, True
+            began, tries, self._hurry = time.monotonic(), self._tries, True
             self._changed.notify_all()
             while self._words and self._broken is None:
-                silent_s = time.monotonic() - self._answered
+                silent_s = time.monotonic() - max(began, self._answered)
                 if self.reason and self._tries > tries and silent_s >= patience_s:
                     break
                 self._changed.wait(0.2)
             self._hurry = False
-        self.check()
+        if self._broken is not None:
+            raise self._broken
 
     def stop(self) -> None:
         """After the write that is under way."""
@@ -75,47 +85,54 @@ class Backlog:
             try:
                 self._write_some()
             except TrackerUnavailable as outage:
+                self._ours = False  # another driver may take over meanwhile
                 self._note(outage)
                 self._pause(wait_s)
                 wait_s = min(2 * wait_s, LONGEST_WAIT_S)
             except BaseException as error:
-                with self._changed:
-                    self._broken = error
-                    self._changed.notify_all()
-                return
+                self._break(error)
+                if self._taken_over is not None:
+                    return
             else:
                 wait_s = FIRST_WAIT_S
 
     def _wait_for_words(self) -> bool:
         """Whether to go on."""
         with self._changed:
-            while not (self._words or self._stopping or self._beat_is_due()):
+            while not (self._to_write or self._stopping or self._beat_is_due()):
                 self._changed.wait(1.0)
             return not self._stopping
 
+    @property
+    def _to_write(self) -> bool:
+        return bool(self._words) and self._broken is None
+
     def _write_some(self) -> None:
         self._renew()
+        if not self._to_write:
+            return
         words, outcomes = self._many()
         if words and isinstance(self._tracker, BulkTracker):
             found = [_metrics(outcome) for outcome in outcomes]
             done = self._tracker.record_many(outcomes, found)
             self._written([words[place] for place in done])
-        elif self._words:
+        else:
             word = self._words[0]
-            if isinstance(word.said, Withdrawal):
-                self._tracker.withdraw(word.point_id, word.said.why)
+            said = self._journal.said(word)
+            if isinstance(said, Withdrawal):
+                self._tracker.withdraw(said.point_id, said.why)
             else:
-                self._tracker.record(word.said, _metrics(word.said))
+                self._tracker.record(said, _metrics(said))
             self._written([word])
 
     def _many(self) -> tuple[list[Word], list[Outcome]]:
-        """The next outcomes, of different points, if there are enough to be worth it."""
+        """The next outcomes, light and of different points, if there are enough to be worth it."""
         with self._changed:
             waiting = list(islice(self._words, MOST))
         words: dict[str, Word] = {}
         outcomes: list[Outcome] = []
         for word in waiting:
-            if isinstance(word.said, Withdrawal) or word.point_id in words:
+            if word.said is None or isinstance(word.said, Withdrawal) or word.point_id in words:
                 break
             words[word.point_id] = word
             outcomes.append(word.said)
@@ -134,18 +151,32 @@ class Backlog:
             self._changed.notify_all()
 
     def _renew(self) -> None:
-        if self._beat_is_due():
-            self._beat = time.monotonic()
+        """Before the first write, before the first after an outage, and now and then."""
+        if self._ours and not self._beat_is_due():
+            return
+        try:
             if isinstance(self._tracker, SharedTracker):
                 self._tracker.renew()
+        except ValueError as error:
+            self._taken_over = error
+            raise
+        self._beat, self._ours = time.monotonic(), True
 
     def _beat_is_due(self) -> bool:
         return time.monotonic() - self._beat >= HEARTBEAT_S
 
+    def _break(self, error: BaseException) -> None:
+        with self._changed:
+            self._broken = self._broken or error
+            self.reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            self._beat = time.monotonic()  # the claim is kept up as long as the sweep goes on
+            self._changed.notify_all()
+
     def _note(self, outage: TrackerUnavailable) -> None:
         with self._changed:
             self._tries += 1
-            self.reason = str(outage)
+            if self._broken is None:
+                self.reason = str(outage)
             self._changed.notify_all()
 
     def _pause(self, seconds: float) -> None:

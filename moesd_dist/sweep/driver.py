@@ -8,6 +8,7 @@ from typing import Protocol
 
 from moesd_dist.ports import Engine
 from moesd_dist.records import Failed, Infeasible, Measurement, Outcome, SweepPoint
+from moesd_dist.records.slim import without_expert_load
 from moesd_dist.sweep.arrival import Arrival
 from moesd_dist.sweep.ledger import Ledger
 from moesd_dist.sweep.pairing import (
@@ -214,8 +215,10 @@ def _keep(arrival: Arrival, known: dict[str, Outcome], ledger: Ledger, progress:
     for point_id in arrival.withdrawn:
         known.pop(point_id, None)
     ledger.record(arrival.outcomes)
+    if trouble := ledger.trouble():
+        progress.note(trouble)
     for outcome in arrival.outcomes:
-        known[outcome.point.point_id] = outcome
+        known[outcome.point.point_id] = without_expert_load(outcome)  # megabytes each
         progress.advance(outcome)
 
 

@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from moesd_dist.ports import SharedTracker, Tracker, TrackerUnavailable
 from moesd_dist.records import Failed, Infeasible, Measurement, Outcome, SweepPoint
+from moesd_dist.records.slim import without_expert_load
 from moesd_dist.sweep.backlog import Backlog
-from moesd_dist.sweep.journal import Journal, Withdrawal, Word
+from moesd_dist.sweep.journal import Journal
+from moesd_dist.sweep.replay import Replay, counted, replay
 from moesd_dist.sweep.statistics import metrics
+from moesd_dist.sweep.words import Withdrawal
 
 PATIENCE_S = 120.0
+FITS_NOW = "it was measured later"
 
 
 class Ledger:
@@ -25,6 +29,7 @@ class Ledger:
         self._tracker, self._journal, self._patience_s = tracker, journal, patience_s
         self._backlog: Backlog | None = None
         self._finished: dict[str, Measurement | Infeasible] | None = None  # None: ask the tracker
+        self._told = False
 
     def open(self, sweep_id: str, name: str, points: Sequence[SweepPoint]) -> None:
         """ValueError if another driver runs the sweep, or if one of the stores cannot be written."""
@@ -52,13 +57,14 @@ class Ledger:
 
     def record(self, outcomes: Sequence[Outcome]) -> None:
         """Durable when it returns; ValueError if it cannot be."""
+        news = self._news(outcomes)
         if self._journal is None or self._backlog is None:
-            for outcome in outcomes:
-                found = metrics(outcome) if isinstance(outcome, Measurement) else {}
-                self._tracker.record(outcome, found)
+            for said in news:
+                self._write_through(said)
             return
+        self._backlog.add(self._journal.say(news))
+        self._keep(news)
         self._backlog.check()
-        self._backlog.add(self._journal.record([o for o in outcomes if self._is_news(o)]))
 
     def withdraw(self, reasons: Mapping[str, str]) -> None:
         """Finished points, by id, that no longer count and will be measured again."""
@@ -66,11 +72,10 @@ class Ledger:
             for point_id, why in reasons.items():
                 self._tracker.withdraw(point_id, why)
             return
+        said = [Withdrawal(point_id=k, why=why) for k, why in reasons.items()]
+        self._backlog.add(self._journal.say(said))
+        self._keep(said)
         self._backlog.check()
-        if reasons:
-            self._backlog.add(self._journal.withdraw(reasons))
-        for point_id in reasons:
-            self._known.pop(point_id, None)
 
     def note(self, **values: object) -> None:
         """Kept in the journal, where there is one: attempts, sentinels, what a person was told."""
@@ -78,9 +83,23 @@ class Ledger:
             self._journal.note(**values)
 
     def settle(self) -> None:
-        """Waits until the tracker has everything, or has not answered for `patience_s`."""
-        if self._backlog is not None:
+        """Waits until the tracker has everything, or has not answered for `patience_s`.
+
+        What broke in the tracker is raised here: before, the journal takes what is measured.
+        """
+        if self._backlog is None:
+            return
+        try:
             self._backlog.settle(self._patience_s)
+        except KeyboardInterrupt:  # somebody has no more patience; the next driver writes the rest
+            self._backlog.reason = self._backlog.reason or "it was interrupted"
+
+    def trouble(self) -> str:
+        """Once, in a line for a person: that nothing reaches the tracker any more; else empty."""
+        if self._told or self._backlog is None or not self._backlog.broken:
+            return ""
+        self._told = True
+        return self.left_behind
 
     def close(self, status: str) -> None:
         """A tracker that does not answer now is none of the sweep's troubles: see `left_behind`."""
@@ -111,56 +130,67 @@ class Ledger:
         """Lines of the journal that were not what an earlier driver wrote, and were skipped."""
         return self._damaged if self._journal is not None else 0
 
-    @property
-    def _known(self) -> dict[str, Measurement | Infeasible]:
+    def _write_through(self, said: Outcome | Withdrawal) -> None:
+        if isinstance(said, Withdrawal):
+            self._tracker.withdraw(said.point_id, said.why)
+        else:
+            self._tracker.record(said, metrics(said) if isinstance(said, Measurement) else {})
+
+    def _keep(self, news: Sequence[Outcome | Withdrawal]) -> None:
         assert self._finished is not None  # with a journal, `open` has read it
-        return self._finished
+        for said in news:
+            if isinstance(said, Withdrawal):
+                self._finished.pop(said.point_id, None)
+            elif not isinstance(said, Failed):
+                self._finished[said.point.point_id] = without_expert_load(said)
 
     def _open_tracker(
         self, journal: Journal, sweep_id: str, name: str, points: Sequence[SweepPoint]
     ) -> None:
         self._path, self._damaged = journal.path, journal.damaged
         if isinstance(self._tracker, SharedTracker):
-            self._tracker.open(sweep_id, name, points, journal.previous)
+            previous = journal.previous
+            # A lock may hold on one machine only: of a driver elsewhere it proves nothing.
+            ended = previous if previous and previous.local else None
+            self._tracker.open(sweep_id, name, points, ended)
         else:
             self._tracker.open(sweep_id, name, points)
 
     def _replay(self, journal: Journal) -> None:
         """Both stores together are what is known; what the tracker lacks is written to it."""
-        left = journal.untracked(self._tracker.run_id)
-        own = {k: o for k, o in journal.outcomes().items() if not isinstance(o, Failed)}
-        self._finished = own
-        if left or not self._is_alone(journal):
-            tracked = self._tracker.finished()
-            withdrawn, new = journal.withdrawn(), {word.point_id for word in left}
-            # What had reached the tracker and is not there now was taken back by somebody else.
-            own = {k: o for k, o in own.items() if k in tracked or k in new}
-            self._finished = {k: o for k, o in tracked.items() if k not in withdrawn & new} | own
-            left = self._missing(journal, left, tracked)
-        self._backlog = Backlog(self._tracker, journal)
-        self._backlog.add(left)
+        tracker, history = self._tracker, journal.history
+        left = history.untracked(tracker.run_id)
+        if self._is_alone(journal) and not left:
+            found = Replay(finished=counted(history))
+            tracker.trust(found.finished)
+        else:
+            found = replay(history, left, tracker.finished(), tracker.withdrawn())
+        journal.forget()
+        if found.there:
+            journal.mark_tracked(found.there, tracker.run_id)
+        self._finished = found.finished
+        self._backlog = Backlog(tracker, journal)
+        self._backlog.add(found.words)
 
     def _is_alone(self, journal: Journal) -> bool:
         """Nobody else has written since, so that the tracker has nothing that the journal has not."""
-        if not isinstance(self._tracker, SharedTracker):
+        if not isinstance(self._tracker, SharedTracker) or not journal.whole:
             return False
         return journal.previous is not None and self._tracker.last_driver == journal.previous
 
-    def _missing(
-        self, journal: Journal, left: Sequence[Word], tracked: Mapping[str, Outcome]
-    ) -> list[Word]:
-        """Without those that the tracker has although the mark of it was lost."""
-        unsure = {word.point_id for word in left if isinstance(word.said, Withdrawal)}
-        there = [w for w in left if w.point_id in tracked and w.point_id not in unsure]
-        if there:
-            journal.mark_tracked(there, self._tracker.run_id)
-        return [word for word in left if word not in there]
-
-    def _is_news(self, outcome: Outcome) -> bool:
-        """A finished point is not recorded again, a failed one is."""
-        known = self._known.get(outcome.point.point_id)
-        if isinstance(known, Measurement) or (known and isinstance(outcome, Infeasible)):
-            return False
-        if isinstance(outcome, Measurement | Infeasible):
-            self._known[outcome.point.point_id] = outcome
-        return True
+    def _news(self, outcomes: Sequence[Outcome]) -> list[Outcome | Withdrawal]:
+        """A finished point is not recorded again, a failed one is; what fits now is no more void."""
+        known = self._tracker.finished() if self._finished is None else self._finished
+        latest: dict[str, Outcome] = {}
+        news: list[Outcome | Withdrawal] = []
+        for outcome in outcomes:
+            point_id = outcome.point.point_id
+            before = latest.get(point_id) or known.get(point_id)
+            if isinstance(before, Measurement) or (before and isinstance(outcome, Infeasible)):
+                continue
+            if before is not None and isinstance(outcome, Measurement):
+                news.append(Withdrawal(point_id=point_id, why=FITS_NOW))
+            if not isinstance(outcome, Failed):
+                latest[point_id] = outcome
+            news.append(outcome)
+        return news

@@ -161,4 +161,4 @@ def _noted(client: MlflowClient, run: Run) -> Mapping[str, str]:
 
 def _pattern(text: str) -> str:
     """For LIKE, which takes what a quoted text cannot hold as any character."""
-    return "'" + re.sub(r"['\"\\\\]", "_", text) + "'"
+    return "'" + re.sub(r"['\"\\]", "_", text) + "'"

@@ -10,7 +10,7 @@ from moesd_dist.records.serial import kind_of
 from moesd_dist.tracking.provenance import Provenance
 
 _TEXT = 5000  # characters; the tightest limit on a value among MLflow versions and stores
-_UNPRINTABLE = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f\\ud800-\\udfff]")  # but tabs and newlines
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")  # but tabs and newlines
 _LISTED = 24  # values of an axis that are still spelled out
 
 

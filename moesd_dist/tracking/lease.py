@@ -11,6 +11,7 @@ from moesd_dist.records.driver import Driver, driver_from
 
 DRIVER_TAG = "moesd.driver"
 HEARTBEAT_TAG = "moesd.heartbeat"  # seconds since the epoch
+_CLAIM_TAG = "moesd.claim"  # who is about to
 _GIVEN_BACK = "0"
 LEASE_S = 90.0  # without a heartbeat, the driver counts as gone
 _MOMENT_S = 0.3  # for another driver that claims at the same time to be seen
@@ -23,7 +24,7 @@ def holder(run: Run) -> Driver | None:
 
 def given_back(run: Run) -> bool:
     """Whether who wrote it last came to its end, so that nothing of it was lost on the way."""
-    return run.data.tags.get(HEARTBEAT_TAG) == _GIVEN_BACK
+    return bool(run.data.tags.get(HEARTBEAT_TAG) == _GIVEN_BACK)
 
 
 def check_free(run: Run, own: Driver, ended: Driver | None) -> None:
@@ -39,10 +40,19 @@ def check_free(run: Run, own: Driver, ended: Driver | None) -> None:
     )
 
 
-def claim(client: MlflowClient, run_id: str, own: Driver) -> None:
-    """Of two that claim at once the last one wins, and the other one gets a ValueError."""
-    _write(client, run_id, {DRIVER_TAG: str(own), HEARTBEAT_TAG: f"{time.time():.0f}"})
+def claim(client: MlflowClient, run_id: str, own: Driver, ended: Driver | None) -> None:
+    """ValueError if another driver writes the sweep; of two that claim at once the last one wins."""
+    check_free(client.get_run(run_id), own, ended)  # as it is now: creating it may have taken long
+    _write(client, run_id, {_CLAIM_TAG: str(own)})
     time.sleep(_MOMENT_S)
+    run = client.get_run(run_id)
+    check_free(run, own, ended)  # whose write was slow may have claimed after another one was through
+    if run.data.tags.get(_CLAIM_TAG) != str(own):
+        raise ValueError(
+            "one driver at a time writes a sweep; another one opens this one at the same moment "
+            f"(run {run_id}); wait for it, or use another sweep.name"
+        )
+    _write(client, run_id, {DRIVER_TAG: str(own), HEARTBEAT_TAG: f"{time.time():.0f}"})
     check_own(client.get_run(run_id), own)
 
 

@@ -12,6 +12,7 @@ from mlflow.entities import Run
 from moesd_dist.ports import TrackerUnavailable
 from moesd_dist.records import Failed, Infeasible, Measurement, Outcome, SweepPoint
 from moesd_dist.records.driver import Driver
+from moesd_dist.records.slim import without_expert_load
 from moesd_dist.tracking import lease, location
 from moesd_dist.tracking.counting import SECOND, WITHDRAWN, count, retire
 from moesd_dist.tracking.extension import note_points
@@ -25,7 +26,6 @@ from moesd_dist.tracking.mlflow_runs import (
     log_curve,
 )
 from moesd_dist.tracking.outage import told
-from moesd_dist.tracking.packing import without_expert_load
 from moesd_dist.tracking.point_runs import FINISHED_TAG, Parent, mark_killed, was_finished, write
 from moesd_dist.tracking.provenance import Provenance
 from moesd_dist.tracking.redact import redact
@@ -69,9 +69,8 @@ class MlflowTracker:
         with told():
             found = self._first(sweep_id) or self._created(sweep_id, name, points)
             self._last_driver = lease.holder(found) if lease.given_back(found) else None
-            lease.check_free(found, self.driver, ended)
+            lease.claim(self._client, str(found.info.run_id), self.driver, ended)
             self._open_run_id = str(found.info.run_id)
-            lease.claim(self._client, self._open_run_id, self.driver)
             self._check_first(sweep_id)
             self._client.update_run(self._open_run_id, status="RUNNING")
             self._log_provenance(openings=int(found.data.tags.get(OPENINGS_TAG, "0")) + 1)
@@ -139,6 +138,10 @@ class MlflowTracker:
         if self._finished is not None:
             self._finished.pop(point_id, None)
             self._withdrawn.add(point_id)
+
+    def trust(self, finished: Mapping[str, Measurement | Infeasible]) -> None:
+        """Of a large sweep, reading them back takes seconds of the processor that measures."""
+        self._finished, self._withdrawn = dict(finished), set()
 
     def renew(self) -> None:
         """Says that this driver still writes; ValueError if another one has taken over."""

@@ -19,6 +19,7 @@ from analysis import recommend
 from moesd_dist import config, specs
 from moesd_dist.config import CONF
 from moesd_dist.models.counts import counts_of
+from moesd_dist.one_sweep import Job, points_of
 from moesd_dist.records import LayoutSpec, ModelSource, ModelSpec
 from moesd_dist.sweep.adaptive.observations import step_data
 from moesd_dist.theory.steps.fit import fit_steps
@@ -124,7 +125,7 @@ def test_a_doubt_names_its_point_and_a_command_that_composes(cli):
     config.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("config", overrides=[*arguments, "output=x"])
-    points = specs.points_from(specs.conf_from(composed))
+    points = points_of([Job(conf=specs.conf_from(composed))])
     assert {p.batch_size for p in points} < set(range(1, 33))
     assert all(p.protocol.repeats == 10 for p in points)
     assert "sweep=[vague,vague_next]" in out
@@ -143,7 +144,7 @@ def test_after_an_adaptive_sweep_the_command_is_an_ordinary_grid_of_the_asked_po
         conf = specs.conf_from(compose("config", overrides=[*arguments, "output=x"]))
     asked = {(b, g) for b in json.loads(given["sweep.batch_size"]) for g in json.loads(given["sweep.gamma"])}  # fmt: skip
     assert conf.sweep.adaptive is None
-    assert {(p.batch_size, p.gamma) for p in specs.points_from(conf) if p.gamma} == asked
+    assert {(p.batch_size, p.gamma) for p in points_of([Job(conf=conf)]) if p.gamma} == asked
 
 
 def test_several_sweeps_are_one_basis(cli):

@@ -19,6 +19,7 @@ from moesd_dist.engines.neighbours import (
     look,
     own_cpu_s,
     own_pids,
+    spent,
 )
 from moesd_dist.engines.nvidia_smi import GpuProcess, ask, clocks, own_gpus, processes
 from moesd_dist.records import Device
@@ -133,15 +134,35 @@ def test_a_pid_of_another_namespace_counts_as_nobody():
     assert foreign(on_gpu, {FIRST}, own_pids()) == []
 
 
-@pytest.mark.usefixtures("child")
-def test_what_our_children_compute_is_not_foreign():
-    spent, load = own_cpu_s(), ForeignLoad()
+def test_what_our_children_compute_is_not_foreign(child):
+    began, load = own_cpu_s(), ForeignLoad()
     time.sleep(0.5)
-    ours = own_cpu_s() - spent
-    unowned = ForeignLoad(own=lambda: 0.0)
+    assert spent(began, own_cpu_s()) > 0.1  # the child's, since this process slept
+    unowned = ForeignLoad(own=dict)
     time.sleep(0.5)
-    assert ours > 0.1  # the child's, since this process slept
+    assert child in own_cpu_s()
     assert load.cores() < unowned.cores() + 0.5
+
+
+@pytest.mark.parametrize(
+    ("began", "now", "seconds"),
+    [
+        pytest.param({1: 5.0, 2: 7.0}, {1: 5.5, 2: 7.25}, 0.75, id="both go on"),
+        pytest.param({1: 5.0, 2: 4000.0}, {1: 5.5}, 0.5, id="one has ended"),
+        pytest.param({1: 5.0}, {1: 5.5, 3: 0.25}, 0.75, id="one is new"),
+        pytest.param({1: 5.0, 2: 4000.0}, {1: 5.5, 2: 0.25}, 0.5, id="a pid is another's now"),
+    ],
+)
+def test_our_seconds_are_those_of_whoever_is_still_there(began, now, seconds):
+    assert spent(began, now) == pytest.approx(seconds)
+
+
+def test_a_child_that_ends_gives_no_time_back(child):
+    time.sleep(1.0)
+    load = ForeignLoad()
+    psutil.Process(child).kill()
+    time.sleep(0.3)
+    assert load.cores() <= (psutil.cpu_count() or 1) + 0.1  # its whole second would be cores more
 
 
 def test_clocks_and_what_slows_them_are_recorded_for_each_of_our_gpus():

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -71,14 +72,15 @@ class OwnCluster:
         assert done.returncode == 0, done.stderr
 
     def stop(self, name: str) -> None:
-        self._ray("job", "stop", "--no-wait", name)
+        """At once: the command takes seconds to start, in which a short sweep is over."""
+        self._asked(f"{name}/stop", method="POST")
 
     def ended(self, name: str) -> str:
         def over() -> str:
-            said = self._ray("job", "status", name).stdout
-            return next((status for status in OVER if status in said.upper()), "")
+            status = str(self._asked(name)["status"])
+            return status if status in OVER else ""
 
-        return str(wait_for(over, within_s=90, every_s=0.5))
+        return str(wait_for(over, within_s=90, every_s=0.2))
 
     def log_of(self, name: str) -> str:
         found = list(Path(self._temp).glob(f"session_2*/logs/job-driver-{name}.log"))
@@ -106,6 +108,17 @@ class OwnCluster:
             )
         self._nodes.append(node)
         return node
+
+    def _asked(self, of: str, *, method: str = "GET") -> dict[str, object]:
+        """What the job service answers."""
+        token = Path(self.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+        request = urllib.request.Request(
+            f"{self.dashboard}/api/jobs/{of}",
+            headers={"Authorization": f"Bearer {token}"},
+            method=method,
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return dict(json.load(answer))
 
     def _ray(self, *words: str) -> subprocess.CompletedProcess[str]:
         asked = self.environment | {"RAY_ADDRESS": self.dashboard}

@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,31 @@ def test_a_token_file_is_made_once_and_is_its_owners_alone(tmp_path):
     token_file(file)
     assert file.read_text() == made
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_token_that_is_private_is_left_as_it_is(tmp_path):
+    """As a mounted secret, which nobody can change."""
+    file = tmp_path / "token"
+    file.write_text("given")
+    file.chmod(0o400)
+    token_file(file)
+    assert file.read_text() == "given"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o400
+
+
+def test_nodes_that_make_the_token_at_once_have_the_same(tmp_path):
+    file = tmp_path / "token"
+    with ThreadPoolExecutor(8) as nodes:
+        read = list(nodes.map(lambda _: token_file(file).read_text(), range(64)))
+    assert {len(token) for token in read} == {64}
+    assert len(set(read)) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["token"]
+
+
+def test_an_empty_token_file_is_refused(tmp_path):
+    (tmp_path / "token").write_text("\n")
+    with pytest.raises(ValueError, match=r"a token file holds a token; .*token is empty; remove"):
+        token_file(tmp_path / "token")
 
 
 def test_a_token_file_that_cannot_be_written_is_one_line(tmp_path):

@@ -65,3 +65,28 @@ def test_a_point_that_breaks_is_recorded_and_tried_again_next_time(base, formula
     healed = sweep(points, tracker, formula_engine(), silent)
     assert not any(isinstance(o, Failed) for o in healed.outcomes)
     assert all(isinstance(o, Measurement) for o in healed.outcomes)
+
+
+def test_an_engine_that_will_not_load_fails_its_points_and_is_tried_once(
+    base, formula_engine, silent
+):
+    points = expand(base(), {"threads": [1, 2, 4], "batch_size": [1, 2], "gamma": [1]})
+    tried = []
+
+    def make(key):
+        tried.append(key.threads)
+        if key.threads == 2:
+            raise ValueError("threads 2 is no number of threads; use 1")
+        return formula_engine()
+
+    tracker = MemoryTracker()
+    tracker.open("id", "name", points)
+    executor = InlineExecutor(make, lambda _: LoadLimit())
+    result = run_sweep(points, Ledger(tracker), executor, silent)
+    assert tried == [1, 2, 4]
+    assert [o.point for o in result.outcomes] == points
+    assert [o.point for o in result.failed] == [p for p in points if p.threads == 2]
+    assert {o.reason for o in result.failed} == {
+        "ValueError: threads 2 is no number of threads; use 1"
+    }
+    assert all("Traceback" in o.log for o in result.failed)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+import platform
 import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from moesd_dist.records import Failed, Infeasible, Outcome, SweepPoint
+from moesd_dist.records import Failed, Infeasible, Measurement, Outcome, Repeat, SweepPoint
 from moesd_dist.records.driver import Driver, driver_from
-from moesd_dist.sweep.journal import Journal, Withdrawal
+from moesd_dist.sweep.append_file import AppendFile
+from moesd_dist.sweep.journal import Journal
+from moesd_dist.sweep.words import Withdrawal
 
 MakePoint = Callable[..., SweepPoint]
 
@@ -32,7 +38,7 @@ def opened(folder: Path, sweep_id: str = "abc", points: int = 5) -> Journal:
 
 def reread(folder: Path) -> dict[str, Outcome]:
     journal = opened(folder)
-    found = journal.outcomes()
+    found = journal.history.outcomes()
     journal.close()
     return found
 
@@ -58,7 +64,7 @@ def test_the_last_word_about_a_point_counts(tmp_path: Path, base: MakePoint) -> 
     journal.close()
     assert reread(tmp_path) == by_id([failed])
     journal = opened(tmp_path)
-    assert journal.withdrawn() == {first.point.point_id}
+    assert journal.history.withdrawn() == {first.point.point_id}
     journal.record([second])
     journal.close()
     assert reread(tmp_path) == by_id([second, failed])
@@ -71,9 +77,9 @@ def test_a_mark_is_of_one_word_and_of_one_tracker(tmp_path: Path, outcomes: list
     journal.mark_tracked(words, "run 1")  # later than the withdrawal, which it does not mean
     journal.close()
     journal = opened(tmp_path)
-    assert journal.untracked("run 1") == [withdrawal]
+    assert journal.history.untracked("run 1") == [withdrawal]
     assert isinstance(withdrawal.said, Withdrawal)
-    assert journal.untracked("run 2") == [*words, withdrawal]
+    assert journal.history.untracked("run 2") == [*words, withdrawal]
     journal.close()
 
 
@@ -91,7 +97,7 @@ def test_a_file_cut_at_any_byte_keeps_every_whole_line(
         path.write_bytes(data[:size])
         kept = data[:size].count(b"\n") - 1  # the header is one line
         journal = opened(tmp_path)
-        found = journal.outcomes()
+        found = journal.history.outcomes()
         assert (found, journal.damaged) == (by_id(outcomes[:kept]), 0)
         if size % 50 == 0:  # each takes some waits for the disk
             journal.record(outcomes[4:])
@@ -110,7 +116,7 @@ def test_a_damaged_line_is_counted_and_skipped(tmp_path: Path, outcomes: list[Ou
     journal_file(tmp_path).write_bytes(b"".join(lines))
     journal = opened(tmp_path)
     assert journal.damaged == 2
-    assert journal.outcomes() == by_id([outcomes[0], outcomes[2], outcomes[4]])
+    assert journal.history.outcomes() == by_id([outcomes[0], outcomes[2], outcomes[4]])
     journal.close()
 
 
@@ -195,7 +201,7 @@ def test_a_driver_killed_at_any_moment_loses_nothing_that_it_had_reported(tmp_pa
         reported += [int(line) for line in child.stdout]
         child.wait()
         journal = opened(tmp_path)
-        found = {outcome.point.batch_size for outcome in journal.outcomes().values()}
+        found = {outcome.point.batch_size for outcome in journal.history.outcomes().values()}
         assert journal.damaged == 0
         journal.close()
         known = max(found)
@@ -205,3 +211,143 @@ def test_a_driver_killed_at_any_moment_loses_nothing_that_it_had_reported(tmp_pa
 
 def journal_file(folder: Path) -> Path:
     return folder / "abc.jsonl"
+
+
+def test_a_journal_is_whole_if_it_was_there_and_nothing_of_it_is_damaged(
+    tmp_path: Path, outcomes: list[Outcome]
+) -> None:
+    journal = opened(tmp_path)
+    assert not journal.whole
+    journal.record(outcomes)
+    journal.close()
+    journal = opened(tmp_path)
+    assert journal.whole
+    journal.close()
+    written = journal_file(tmp_path).read_bytes()
+    for damaged in (written.replace(b"number 2", b"number 9"), b"nothing\n", b""):
+        journal_file(tmp_path).write_bytes(damaged)
+        journal = opened(tmp_path)
+        assert not journal.whole
+        journal.close()
+    journal_file(tmp_path).unlink()  # the lock file beside it stays
+    journal = opened(tmp_path)
+    assert not journal.whole
+    assert journal.previous is not None
+    journal.close()
+
+
+def test_what_was_said_after_a_word_without_a_mark_counts_as_untracked(
+    tmp_path: Path, outcomes: list[Outcome]
+) -> None:
+    journal = opened(tmp_path)
+    first, other = journal.record(outcomes[:2])
+    (withdrawal,) = journal.withdraw({outcomes[0].point.point_id: "a drift"})
+    (second,) = journal.record(outcomes[:1])
+    journal.mark_tracked([first, other, second], "run 1")  # the withdrawal's is lost
+    journal.close()
+    journal = opened(tmp_path)
+    assert journal.history.untracked("run 1") == [withdrawal, second]
+    assert journal.history.words_of([first.point_id]) == [withdrawal, second]
+    assert journal.history.words_of([other.point_id]) == [other]
+    assert journal.history.superseded() == {first.point_id: [outcomes[0]]}
+    journal.close()
+
+
+def test_the_number_of_a_damaged_word_is_not_given_again(
+    tmp_path: Path, outcomes: list[Outcome]
+) -> None:
+    journal = opened(tmp_path)
+    journal.mark_tracked(journal.record(outcomes[:3]), "run 1")
+    journal.close()
+    path = journal_file(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"number 3", b"number 9"))
+    journal = opened(tmp_path)
+    (word,) = journal.record(outcomes[2:3])
+    journal.close()
+    journal = opened(tmp_path)
+    assert journal.history.untracked("run 1") == [word]
+    journal.close()
+
+
+def test_a_journal_of_a_later_version_is_one_line_and_leaves_nothing_open(tmp_path: Path) -> None:
+    file = AppendFile(journal_file(tmp_path), Driver())
+    file.append(['{"kind":"header","format":2,"sweep_id":"abc","name":"a sweep"}'])
+    file.close()
+    size, files = journal_file(tmp_path).stat().st_size, os.listdir("/proc/self/fd")
+    for read in (lambda: Journal.peek(tmp_path, "abc"), lambda: opened(tmp_path)):
+        with pytest.raises(ValueError, match=r"abc\.jsonl is of 2.*later version") as caught:
+            read()
+        assert "\n" not in str(caught.value)
+        del caught  # its traceback holds the reader
+    assert (journal_file(tmp_path).stat().st_size, os.listdir("/proc/self/fd")) == (size, files)
+
+
+def test_a_file_that_is_closed_takes_nothing_more(tmp_path: Path) -> None:
+    file = AppendFile(tmp_path / "file", Driver())
+    file.close()
+    file.close()
+    with (tmp_path / "another").open("w+") as other:  # perhaps under the same number
+        with pytest.raises(OSError, match="descriptor"):
+            file.append(["a line"])
+        assert other.read() == ""
+
+
+@pytest.mark.parametrize(
+    ("holder", "age_s", "free"),
+    [
+        pytest.param("key 7 elsewhere boot/pid:[1]\n", 5, False, id="it wrote a moment ago"),
+        pytest.param("key 7 elsewhere\n", 5, False, id="likewise, as an earlier version told"),
+        pytest.param("key 7 elsewhere boot/pid:[1]\n", 100, True, id="it is silent"),
+        pytest.param("key 7 elsewhere boot/pid:[1]\nclosed\n", 5, True, id="it has closed"),
+        pytest.param(f"key 7 {platform.node()} boot/pid:[1]\n", 5, True, id="this machine"),
+    ],
+)
+def test_a_lock_of_another_machine_is_not_trusted_alone(
+    tmp_path: Path, holder: str, age_s: float, free: bool
+) -> None:
+    opened(tmp_path).close()
+    journal_file(tmp_path).with_suffix(".lock").write_text(holder)
+    then = time.time() - age_s
+    os.utime(journal_file(tmp_path), (then, then))
+    with nullcontext() if free else pytest.raises(ValueError, match=r"7 on elsewhere .* s ago"):
+        opened(tmp_path).close()
+
+
+def test_room_is_made_for_records_of_the_size_that_is_seen(tmp_path: Path, base: MakePoint) -> None:
+    big = [Infeasible(point=base(batch_size=b), reason="x" * 40_000) for b in (1, 2)]
+    journal = opened(tmp_path, points=1000)
+    journal.record(big[:1])
+    assert journal.path.stat().st_size > 1000 * 40_000
+    journal.close()
+    journal = opened(tmp_path, points=1000)  # and by those of earlier drivers, at once
+    assert journal.path.stat().st_size > 1000 * 40_000
+    journal.close()
+
+
+def test_heavy_records_stay_on_the_disk(tmp_path: Path, base: MakePoint) -> None:
+    repeat = Repeat(
+        seconds=1.0,
+        rounds=1,
+        tokens=1,
+        drafted=0,
+        accepted=0,
+        sequence_rounds=1,
+        draft_s=0.0,
+        target_s=1.0,
+        reject_s=0.0,
+        tokens_per_forward=1,
+        median_target_s=1.0,
+        median_draft_s=0.0,
+    )
+    loaded = replace(repeat, expert_load=((12345,) * 128,) * 48)
+    heavy = Measurement(point=base(), repeats=(loaded,) * 3, baseline=(loaded,) * 3)
+    light = replace(heavy, repeats=(repeat,) * 3, baseline=(repeat,) * 3)
+    journal = opened(tmp_path)
+    (word,) = journal.record([heavy])
+    assert (word.said, journal.said(word)) == (None, heavy)
+    journal.close()
+    journal = opened(tmp_path)
+    assert journal.history.untracked("run 1") == [word]
+    assert journal.history.outcomes() == {word.point_id: light}
+    assert journal.said(word) == heavy
+    journal.close()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from moesd_dist.ports import TrackerUnavailable
-from moesd_dist.records import Failed, Infeasible, Measurement, Outcome, SweepPoint
+from moesd_dist.records import Failed, Infeasible, Measurement, Outcome, Repeat, SweepPoint
 from moesd_dist.records.driver import Driver
 from moesd_dist.sweep.journal import Journal
 from moesd_dist.sweep.ledger import Ledger
@@ -60,6 +62,12 @@ class Store(MemoryTracker):
         self._answer()
         super().close(status)
 
+    def lose(self, point_ids: Sequence[str]) -> None:
+        """As a backup from before they were recorded has it."""
+        for point_id in point_ids:
+            self._finished[self.sweep_id].pop(point_id, None)
+            self._withdrawn[self.sweep_id].discard(point_id)
+
     def _answer(self) -> None:
         if self.bug:
             raise self.bug
@@ -75,11 +83,21 @@ class SharedStore(Store):
         self.driver = Driver()
         self.last_driver: Driver | None = None
         self.renewed = 0
+        self.taken_over = False
+        self.ended: list[Driver | None] = []
 
     def open(self, sweep_id, name, points, ended=None):  # type: ignore[no-untyped-def]
         super().open(sweep_id, name, points)
+        self.ended.append(ended)
+
+    def close(self, status: str) -> None:
+        super().close(status)
+        self.last_driver = self.driver
 
     def renew(self) -> None:
+        self._answer()
+        if self.taken_over:
+            raise ValueError("another driver has taken this one over")
         self.renewed += 1
 
 
@@ -92,6 +110,24 @@ def opened(store: Store, folder: Path, patience_s: float = 0.0) -> Ledger:
     ledger = Ledger(store, Journal(folder), patience_s=patience_s)
     ledger.open("abc", "a sweep", [])
     return ledger
+
+
+def measurement(point: SweepPoint) -> Measurement:
+    repeat = Repeat(
+        seconds=1.0,
+        rounds=1,
+        tokens=1,
+        drafted=0,
+        accepted=0,
+        sequence_rounds=1,
+        draft_s=0.0,
+        target_s=1.0,
+        reject_s=0.0,
+        tokens_per_forward=1,
+        median_target_s=1.0,
+        median_draft_s=0.0,
+    )
+    return Measurement(point=point, repeats=(repeat,) * 3, baseline=(repeat,) * 3)
 
 
 def ids(outcomes: list[Infeasible]) -> list[str]:
@@ -160,6 +196,21 @@ def test_a_tracker_that_stays_away_is_told_and_caught_up_with_by_the_next_driver
     assert (store.status, again.left_behind) == ("finished", "")
 
 
+def test_an_interrupt_ends_the_wait_for_a_tracker_and_loses_nothing(
+    tmp_path: Path, outcomes: list[Infeasible]
+) -> None:
+    store = Store()
+    ledger = opened(store, tmp_path, patience_s=60)
+    store.down = True
+    ledger.record(outcomes)
+    threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
+    start = time.monotonic()
+    ledger.settle()
+    assert time.monotonic() - start < 30
+    ledger.close("finished")
+    assert "5 points are safe in the journal" in ledger.left_behind
+
+
 def test_a_lost_reply_leaves_one_record(tmp_path: Path, outcomes: list[Infeasible]) -> None:
     store = Store()
     store.reply_lost = 2
@@ -170,20 +221,28 @@ def test_a_lost_reply_leaves_one_record(tmp_path: Path, outcomes: list[Infeasibl
     assert store.writes == ids(outcomes)
 
 
-def test_an_error_that_is_no_outage_surfaces_in_the_driver(
+def test_an_error_that_is_no_outage_is_told_once_and_ends_nothing_before_the_end(
     tmp_path: Path, outcomes: list[Infeasible]
 ) -> None:
     store = Store()
     ledger = opened(store, tmp_path)
+    assert ledger.trouble() == ""
     store.bug = KeyError("a slip in the tracker")
     ledger.record(outcomes[:1])
+    told = [text for _ in range(50) if (text := ledger.trouble() or time.sleep(0.05))]
+    (text,) = told
+    assert "1 points are safe in the journal" in text
+    assert "KeyError: 'a slip in the tracker'; the same command writes them" in text
+    ledger.record(outcomes[1:])
+    assert set(ledger.finished()) == set(ids(outcomes))
     with pytest.raises(KeyError, match="a slip"):
         ledger.settle()
-    with pytest.raises(KeyError, match="a slip"):
-        ledger.record(outcomes[1:])
     store.bug = None
     ledger.close("incomplete")
-    assert len(opened(store, tmp_path).finished()) == 1  # it was in the journal first
+    again = opened(store, tmp_path)
+    again.settle()
+    again.close("finished")
+    assert store.writes == ids(outcomes)
 
 
 def test_a_tracker_that_is_away_at_the_start_is_one_line_before_anything_is_spent(
@@ -277,20 +336,180 @@ def test_another_store_is_given_all_that_was_measured(
     assert other.writes == ids(outcomes)
 
 
-def test_a_driver_that_was_alone_does_not_read_the_tracker_again(
-    tmp_path: Path, outcomes: list[Infeasible]
-) -> None:
-    store = SharedStore()
-    journal = Journal(tmp_path, store.driver)
-    ledger = Ledger(store, journal)
+def run_whole(store: SharedStore, folder: Path, outcomes: Sequence[Outcome]) -> None:
+    """A driver that measures these and ends in order."""
+    store.driver = Driver()
+    ledger = Ledger(store, Journal(folder, store.driver))
     ledger.open("abc", "a sweep", [])
     ledger.record(outcomes)
     ledger.settle()
     ledger.close("finished")
+
+
+def test_a_driver_that_was_alone_does_not_read_the_tracker_again(
+    tmp_path: Path, outcomes: list[Infeasible]
+) -> None:
+    store = SharedStore()
+    run_whole(store, tmp_path, outcomes)
     readings = store.readings
-    store.last_driver = store.driver
     assert len(opened(store, tmp_path).finished()) == 5
     assert store.readings == readings
+
+
+def test_a_journal_that_was_deleted_or_damaged_beside_its_lock_costs_a_look_and_no_point(
+    tmp_path: Path, outcomes: list[Infeasible]
+) -> None:
+    store = SharedStore()
+    run_whole(store, tmp_path, outcomes)
+    path = tmp_path / "abc.jsonl"
+    for left in (path.read_bytes().replace(b"no room", b"no roof", 1), None):
+        if left is None:
+            path.unlink()
+        else:
+            path.write_bytes(left)
+        ledger = opened(store, tmp_path)
+        assert set(ledger.finished()) == set(ids(outcomes))
+        ledger.settle()
+        ledger.close("finished")
+        store.last_driver = store.driver = Driver()
+    assert store.writes == ids(outcomes)
+
+
+def test_what_the_tracker_has_lost_is_written_again(
+    tmp_path: Path, outcomes: list[Infeasible]
+) -> None:
+    store = SharedStore()
+    run_whole(store, tmp_path, outcomes)
+    store.last_driver = None  # of an older backup
+    store.lose(ids(outcomes)[2:])
+    ledger = opened(store, tmp_path)
+    assert set(ledger.finished()) == set(ids(outcomes))
+    ledger.settle()
+    ledger.close("finished")
+    assert set(store.finished()) == set(ids(outcomes))
+    assert store.writes == [*ids(outcomes), *ids(outcomes)[2:]]
+
+
+def test_what_was_taken_back_elsewhere_stays_so(tmp_path: Path, outcomes: list[Infeasible]) -> None:
+    store = SharedStore()
+    run_whole(store, tmp_path, outcomes)
+    store.last_driver = None
+    store.withdraw(ids(outcomes)[0], "a drift")
+    store.withdraw(ids(outcomes)[1], "a drift")
+    store.record(replace(outcomes[1], reason="measured elsewhere"), {})
+    ledger = opened(store, tmp_path)
+    finished = ledger.finished()
+    assert set(finished) == set(ids(outcomes)[1:])
+    assert finished[ids(outcomes)[1]] == replace(outcomes[1], reason="measured elsewhere")
+    ledger.settle()
+    ledger.close("finished")
+    assert set(store.finished()) == set(ids(outcomes)[1:])
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["measured again", "not yet measured again"])
+def test_a_withdrawal_that_the_tracker_has_lost_is_said_again(
+    tmp_path: Path, outcomes: list[Infeasible], again: bool
+) -> None:
+    first, second = outcomes[0], replace(outcomes[0], reason="second")
+    store = Store()
+    ledger = opened(store, tmp_path)
+    ledger.record([first])
+    ledger.withdraw({ids(outcomes)[0]: "a drift"})
+    ledger.record([second] * again)
+    ledger.settle()
+    ledger.close("finished")
+    store.lose(ids(outcomes)[:1])
+    store.record(first, {})  # as it was before
+    ledger = opened(store, tmp_path)
+    assert list(ledger.finished().values()) == [second] * again
+    ledger.settle()
+    ledger.close("finished")
+    assert list(store.finished().values()) == [second] * again
+
+
+def test_a_lost_mark_of_a_withdrawal_does_not_take_the_new_outcome_away(
+    tmp_path: Path, outcomes: list[Infeasible]
+) -> None:
+    first, second = outcomes[0], replace(outcomes[0], reason="second")
+    store = Store()
+    ledger = opened(store, tmp_path)
+    for step in (
+        lambda: ledger.record([first]),
+        lambda: ledger.withdraw({ids(outcomes)[0]: "a drift"}),
+        lambda: ledger.record([second]),
+    ):
+        step()
+        ledger.settle()
+    ledger.close("finished")
+    path = tmp_path / "abc.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(line for line in lines if b'"words":[1]' not in line))
+    ledger = opened(store, tmp_path)
+    ledger.settle()
+    ledger.close("finished")
+    assert list(store.finished().values()) == [second]
+
+
+@pytest.mark.parametrize("with_journal", [True, False], ids=["journal", "no journal"])
+def test_a_point_that_did_not_fit_and_is_measured_later_counts_once(
+    tmp_path: Path, base: MakePoint, with_journal: bool
+) -> None:
+    measured = measurement(base())
+    store = Store()
+    ledger = Ledger(store, Journal(tmp_path) if with_journal else None)
+    ledger.open("abc", "a sweep", [])
+    ledger.record([Infeasible(point=base(), reason="no room")])
+    ledger.record([measured])
+    ledger.settle()
+    assert list(ledger.finished().values()) == [measured]
+    ledger.close("finished")
+    assert store.finished() == {measured.point.point_id: measured}
+    assert store.withdrawals == [(measured.point.point_id, "it was measured later")]
+
+
+def test_a_driver_that_was_taken_over_ends_when_the_journal_has_what_it_measured(
+    tmp_path: Path, outcomes: list[Infeasible]
+) -> None:
+    store = SharedStore()
+    ledger = opened(store, tmp_path)
+    store.taken_over = True
+    ledger.record(outcomes[:1])
+    while not ledger.trouble():
+        time.sleep(0.05)
+    with pytest.raises(ValueError, match="taken this one over"):
+        ledger.record(outcomes[1:])
+    ledger.close("incomplete")
+    assert store.writes == []
+    store.taken_over = False
+    assert len(opened(store, tmp_path).finished()) == 5
+
+
+def test_expert_loads_are_written_and_not_remembered(tmp_path: Path, base: MakePoint) -> None:
+    light = measurement(base())
+    repeat = replace(light.repeats[0], expert_load=((12345,) * 128,) * 48)
+    heavy = replace(light, repeats=(repeat,) * 3)
+    store = Store()
+    ledger = opened(store, tmp_path)
+    store.down = True
+    ledger.record([heavy])
+    assert list(ledger.finished().values()) == [light]
+    ledger.close("incomplete")
+    store.down = False
+    ledger = opened(store, tmp_path)
+    assert list(ledger.finished().values()) == [light]
+    ledger.settle()
+    ledger.close("finished")
+    assert list(store.finished().values()) == [heavy]
+
+
+def test_only_a_driver_of_this_machine_is_known_to_have_ended(tmp_path: Path) -> None:
+    store = SharedStore()
+    drivers = [Driver(), Driver(host="elsewhere")]
+    for driver in [*drivers, Driver()]:
+        ledger = Ledger(store, Journal(tmp_path, driver))
+        ledger.open("abc", "a sweep", [])
+        ledger.close("incomplete")
+    assert store.ended == [None, drivers[0], None]
 
 
 def test_without_a_journal_everything_is_written_through(outcomes: list[Infeasible]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from moesd_dist.records import DraftMethod, ModelSource, ModelSpec, Role, SdSpec
 from moesd_dist.tracking.labels import (
     acceptance,
+    filled,
     outcome_tags,
     point_params,
     run_name,
@@ -66,6 +67,11 @@ def test_the_machines_facts_are_tags(
     tags = outcome_tags(found)
     assert tags["moesd.machine.cpu_affinity"] == "0-1"
     assert "moesd.machine.boost" not in tags
+
+
+def test_tags_have_no_control_characters_and_none_is_empty() -> None:
+    told = {"reason": "broke\x00\x1b[31m at\n\tline 1 \ud800é", "nothing": "\x00"}
+    assert filled(told) == {"reason": "broke[31m at\n\tline 1 é"}
 
 
 def test_a_long_axis_is_shortened(make_point: MakePoint) -> None:

@@ -14,6 +14,7 @@ import pytest
 from mlflow import MlflowClient
 
 from moesd_dist.records.driver import Driver, driver_from
+from moesd_dist.tracking import lease
 from moesd_dist.tracking.lease import DRIVER_TAG, HEARTBEAT_TAG
 from moesd_dist.tracking.mlflow import MlflowTracker
 from moesd_dist.tracking.provenance import Provenance
@@ -56,7 +57,7 @@ def test_a_driver_that_is_gone_is_no_hindrance(
     client.set_tag(first.run_id, HEARTBEAT_TAG, f"{time.time() - silent_s:.0f}")
     second = tracker(uri, provenance, Driver())
     second.open("abc", "a sweep", [])
-    assert second.last_driver == holder
+    assert second.last_driver is None  # it did not come to its end: its last writes may be lost
 
 
 def test_a_driver_that_the_journal_knows_to_have_ended_is_no_hindrance(
@@ -77,6 +78,26 @@ def test_a_driver_that_was_taken_over_stops_at_its_next_heartbeat(
     tracker(uri, provenance, ELSEWHERE).open("abc", "a sweep", [], ended=first.driver)
     with pytest.raises(ValueError, match=r"process 77 on another-host has taken"):
         first.renew()
+
+
+def test_the_last_driver_is_the_one_that_closed_the_sweep(uri: str, provenance: Provenance) -> None:
+    first, second = (tracker(uri, provenance, Driver()) for _ in range(2))
+    first.open("abc", "a sweep", [])
+    first.close("incomplete")
+    second.open("abc", "a sweep", [])
+    assert (first.last_driver, second.last_driver) == (None, first.driver)
+
+
+def test_a_driver_that_was_taken_over_does_not_close_the_sweep(
+    uri: str, provenance: Provenance
+) -> None:
+    first = tracker(uri, provenance, Driver())
+    first.open("abc", "a sweep", [])
+    second = tracker(uri, provenance, ELSEWHERE)
+    second.open("abc", "a sweep", [], ended=first.driver)
+    first.close("failed")
+    run = MlflowClient(tracking_uri=uri).get_run(second.run_id)
+    assert (run.info.status, lease.given_back(run)) == ("RUNNING", False)
 
 
 def test_of_two_that_open_at_once_one_stops(uri: str, provenance: Provenance) -> None:

@@ -35,6 +35,24 @@ def test_infeasible_is_finished_and_failed_is_not(make_point: MakePoint) -> None
     assert list(tracker.finished()) == [make_point(1).point_id]
 
 
+def test_a_withdrawn_point_is_named_until_it_is_recorded_again(
+    open_tracker: OpenTracker, make_point: MakePoint, make_measurement: MakeMeasurement
+) -> None:
+    measurement, other = make_measurement(make_point(1)), make_measurement(make_point(2))
+    point_id = measurement.point.point_id
+    for tracker in (MemoryTracker(), open_tracker()):
+        tracker.open("abc", "a sweep", [])
+        tracker.record(measurement, {})
+        tracker.record(other, {})
+        assert tracker.withdrawn() == frozenset()
+        tracker.withdraw(point_id, "a drift")
+        tracker.open("abc", "a sweep", [])
+        assert tracker.withdrawn() == {point_id}
+        tracker.record(measurement, {})
+        tracker.open("abc", "a sweep", [])
+        assert (tracker.withdrawn(), len(tracker.finished())) == (frozenset(), 2)
+
+
 def test_sweeps_are_kept_apart_by_id(make_point: MakePoint) -> None:
     tracker = MemoryTracker()
     tracker.open("one", "a sweep", [])

@@ -15,8 +15,9 @@ from mlflow.entities import Run
 
 from moesd_dist.records import Failed, Infeasible
 from moesd_dist.records.serial import measurement_from_plain
+from moesd_dist.records.slim import without_expert_load
 from moesd_dist.tracking.mlflow import FINISHED_TAG, MlflowTracker
-from moesd_dist.tracking.packing import TAG, without_expert_load
+from moesd_dist.tracking.packing import TAG
 from moesd_dist.tracking.provenance import Provenance
 
 from .conftest import MakeMeasurement, MakePoint, OpenTracker

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sqlite3
 import subprocess
 import sys
@@ -10,16 +11,22 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.utils.rest_utils import verify_rest_response
+from requests import Response
+from requests.exceptions import RequestException
 
 from moesd_dist.ports import TrackerUnavailable
 from moesd_dist.records import Infeasible
 from moesd_dist.sweep.journal import Journal
 from moesd_dist.sweep.ledger import Ledger
 from moesd_dist.tracking.mlflow import FINISHED_TAG, MlflowTracker
+from moesd_dist.tracking.outage import told
 from moesd_dist.tracking.provenance import Provenance
 
 from .conftest import MakeMeasurement, MakePoint, OpenTracker
@@ -153,6 +160,43 @@ def test_nonsense_is_no_outage(open_tracker: OpenTracker, make_point: MakePoint)
     with pytest.raises(Exception, match=r"nan|number|float|value") as caught:
         tracker.record(Infeasible(point=make_point(), reason="x"), {"speedup": "fast"})  # type: ignore[dict-item]
     assert not isinstance(caught.value, TrackerUnavailable)
+
+
+@pytest.mark.parametrize(
+    ("status", "passes"),
+    [
+        pytest.param(408, True, id="too slow"),
+        pytest.param(429, True, id="too many requests"),
+        pytest.param(503, True, id="down"),
+        pytest.param(404, False, id="not there"),
+        pytest.param(403, False, id="not allowed"),
+    ],
+)
+def test_the_status_of_an_answer_tells_an_outage(status: int, passes: bool) -> None:
+    raised = TrackerUnavailable if passes else (RequestException, MlflowException)
+    answer = Response()
+    answer.status_code, answer._content = status, b"no json"
+    for ask in (answer.raise_for_status, partial(verify_rest_response, answer, "/api")):
+        with pytest.raises(raised), told():
+            ask()
+
+
+def test_writers_that_died_while_idle_are_replaced_and_nothing_is_doubled(
+    open_tracker: OpenTracker, make_point: MakePoint, uri: str
+) -> None:
+    outcomes = [Infeasible(point=make_point(n), reason="no room") for n in range(1, 41)]
+    tracker = open_tracker()
+    assert tracker.record_many(outcomes[:20], [{}] * 20) == list(range(20))
+    writers = multiprocessing.active_children()
+    for writer in writers:
+        writer.kill()
+        writer.join()
+    with pytest.raises(TrackerUnavailable, match="has died"):
+        tracker.record_many(outcomes[20:], [{}] * 20)
+    assert tracker.record_many(outcomes, [{}] * 40) == list(range(40))
+    tracker.close("finished")
+    assert set(finished_runs(uri).values()) == {1}
+    assert (len(writers) > 0, len(finished_runs(uri))) == (True, 40)
 
 
 def test_many_points_are_written_side_by_side_and_once(

@@ -7,7 +7,8 @@ import string
 from dataclasses import replace
 
 from moesd_dist.records import Infeasible
-from moesd_dist.tracking.packing import pack, unpack, without_expert_load
+from moesd_dist.records.slim import without_expert_load
+from moesd_dist.tracking.packing import pack, unpack
 
 from .conftest import MakeMeasurement, MakePoint
 
