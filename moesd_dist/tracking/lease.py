@@ -46,7 +46,7 @@ def claim(client: MlflowClient, run_id: str, own: Driver, ended: Driver | None) 
     _write(client, run_id, {_CLAIM_TAG: str(own)})
     time.sleep(_MOMENT_S)
     run = client.get_run(run_id)
-    check_free(run, own, ended)  # whose write was slow may have claimed after another one was through
+    check_free(run, own, ended)  # its claim may be older, and ours just slow
     if run.data.tags.get(_CLAIM_TAG) != str(own):
         raise ValueError(
             "one driver at a time writes a sweep; another one opens this one at the same moment "
