@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -39,6 +40,7 @@ from moesd_dist.records.identity import identity
 from moesd_dist.sweep.driver import SweepResult, run_sweep
 from moesd_dist.sweep.stopping import Stop, listening
 
+_COLLECT_FROM = 100_000  # objects; Python's own is 700
 LOG_WIDTH = 120  # a log has no width of its own
 
 
@@ -165,6 +167,7 @@ def main() -> None:
     """The console script."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come up as exceptions instead of a printed trace
     config.register()
+    gc.set_threshold(_COLLECT_FROM, 20, 20)  # a large sweep read back is all live objects
     sys.argv[1:] = multirun.overrides_first(sys.argv[1:])
     with errors_as_one_line():
         hydra_main()

@@ -9,6 +9,7 @@ from statistics import fmean, median, stdev
 from scipy import stats
 
 from moesd_dist.records import Interval, Measurement, Repeat
+from moesd_dist.records.identity import by_object
 from moesd_dist.theory.acceptance import alpha_from_sigma
 from moesd_dist.theory.experts import expected_activated_experts
 from moesd_dist.theory.speedup import RoundTimes, decompose
@@ -38,10 +39,12 @@ def target_efficiency(measurement: Measurement) -> float:
     return math.exp(fmean(map(math.log, measurement.paired_target_efficiencies())))
 
 
+@by_object  # tables, curves and figures all ask again
 def metrics(measurement: Measurement) -> dict[str, float]:
     """Everything a run carries, seconds and counts per round; names are the house's vocabulary.
 
-    An untimed point has counts alone: no seconds, no speedup, nothing made of them.
+    An untimed point has counts alone: no seconds, no speedup, nothing made of them. Not to be
+    changed: everybody who asks gets the same.
     """
     m = measurement
     counts = {**_count_metrics(m), **_acceptance_metrics(m), **_expert_metrics(m)}
