@@ -1,6 +1,6 @@
 """One sweep of ours beside one process a point, as a sweep by a launcher of processes would run it.
 
-    python -m benchmarks.vs_multirun [--model embedded_small] [--batch-size 1 2 4 8 16 32] [--gamma 1 3]
+    python -m benchmarks.vs_multirun [--model embedded_small] [--batch-size 1 2 4 8 16 32] [--gamma 1 2 3 4]
 
 Both measure the same points with the same engine, prompts and protocol: each process of theirs composes its
 configuration, loads the pair, measures one SD point with its baseline, writes it to MLflow and ends. They run
@@ -97,7 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
     parser.add_argument("--model", default="embedded_small")
     parser.add_argument("--batch-size", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
-    parser.add_argument("--gamma", type=int, nargs="+", default=[1, 3])
+    parser.add_argument("--gamma", type=int, nargs="+", default=[1, 2, 3, 4])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--window-tokens", type=int, default=64)
     options = parser.parse_args()

@@ -248,7 +248,9 @@ def test_a_rank_that_breaks_fails_its_group_by_name(swept, batch_size, reason):
 
 
 def test_the_next_group_gets_fresh_ranks_each_time(swept):
-    assert all(isinstance(swept.of(TOO_BIG)[gamma], Measurement) for gamma in (0, 2)), swept.of(TOO_BIG)
+    assert all(isinstance(swept.of(TOO_BIG)[gamma], Measurement) for gamma in (0, 2)), swept.of(
+        TOO_BIG
+    )
     assert sorted(rank for rank, _ in swept.pids("started", 2)) == [0] * 3 + [1] * 3
     assert swept.of(TOO_BIG)[0].host != swept.of(8)[0].host
 

@@ -180,7 +180,9 @@ def test_one_engine_serves_all_rounds(base, timed, silent):
 
     points, tracker = expand(base(), POOL), MemoryTracker()
     tracker.open("id", "name", points)
-    run_sweep(points, Ledger(tracker), InlineExecutor(make, lambda _: LoadLimit()), silent, plan(points))
+    run_sweep(
+        points, Ledger(tracker), InlineExecutor(make, lambda _: LoadLimit()), silent, plan(points)
+    )
     assert len(made) == 1
 
 

@@ -105,9 +105,7 @@ class Queue:
         reason = self._attempts.last(points[0]).reason
         sizes = ", ".join(f"B={p.batch_size} gamma={p.gamma}" for p in points)
         where = f" on {place}" if place else ""
-        return (
-            f"attempt {tried} of {sizes}{where} failed: {reason}; tried again in {wait_s:.0f} s"
-        )
+        return f"attempt {tried} of {sizes}{where} failed: {reason}; tried again in {wait_s:.0f} s"
 
 
 def only(group: Group, points: Sequence[SweepPoint]) -> Group:
