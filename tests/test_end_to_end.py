@@ -155,8 +155,11 @@ def test_killed_in_the_middle_the_same_command_finishes_the_sweep(tmp_path):
     assert 0 < len(before) < POINTS
     resumed = run(tmp_path, *longer)
     assert resumed.returncode == 0, resumed.stderr
-    assert f"{len(before)} of {POINTS} points were finished" in resumed.stdout
-    assert resumed.stdout.count("tokens/s") == POINTS - len(before)
+    kept = re.search(rf"(\d+) of {POINTS} points were finished", resumed.stdout)
+    assert kept is not None, resumed.stdout
+    journaled = int(kept[1])  # MLflow may be behind the journal
+    assert len(before) <= journaled < POINTS
+    assert resumed.stdout.count("tokens/s") == POINTS - journaled
     after = finished(tmp_path)
     assert len(after) == POINTS
     assert set(after.values()) == {1}

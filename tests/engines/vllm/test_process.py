@@ -219,6 +219,7 @@ def test_nothing_outlives_a_child_that(
 
 def test_a_worker_that_left_the_session_and_its_environment_is_found(start: Start) -> None:
     child = start()
+    child.call("load", timeout_s=20, workers=[])  # its environment is its own by now
     bare = {"PYTHONPATH": psutil.Process(child._popen.pid).environ()["PYTHONPATH"]}
     worker = {"setsid": True, "environment": bare}
     pids = child.call("load", timeout_s=20, workers=[worker])
