@@ -144,7 +144,19 @@ def layout_spec(conf: LayoutConf) -> LayoutSpec:
         expert_placement=conf.expert_placement,
         redundant_experts=conf.redundant_experts,
         eplb=conf.eplb,
+        loads_digest=_digest_of(conf.expert_loads) if conf.expert_loads else "",
+        loads_path=str(Path(conf.expert_loads).expanduser().resolve()) if conf.expert_loads else "",
     )
+
+
+def _digest_of(path: str) -> str:
+    """Of measured expert loads; they are read again where the experts are placed."""
+    try:
+        return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise ValueError(
+            f"layout.expert_loads {path!r} cannot be read; python -m analysis.expert_loads writes one"
+        ) from error
 
 
 def replayed_rates(path: str) -> tuple[float, ...]:

@@ -25,6 +25,7 @@ class EngineConf:
     cpu_fixes: bool = False  # vllm: our repairs of its CPU build, for tests and demonstrations
     start_timeout_s: float = 1800.0  # vllm: loading, compiling, capturing graphs
     answer_timeout_s: float = 900.0  # vllm: one repeat
+    collective_timeout_s: float = 60.0  # transformers: how long ranks wait for each other
 
     def __post_init__(self) -> None:
         one_of("engine.experts_implementation", self.experts_implementation, ("auto", "packed", "grouped_mm"))  # fmt: skip
@@ -33,5 +34,5 @@ class EngineConf:
             raise ValueError("engine.fit and engine.noise are for predictions; use engine=analytic")
         if self.kind is not EngineKind.vllm and (self.args or self.cpu_fixes):
             raise ValueError("engine.args and engine.cpu_fixes are vLLM's; use engine=vllm")
-        for name in ("start_timeout_s", "answer_timeout_s"):
+        for name in ("start_timeout_s", "answer_timeout_s", "collective_timeout_s"):
             at_least(f"engine.{name}", getattr(self, name), 1)

@@ -88,6 +88,7 @@ class LayoutConf:
     ep_size: int | None = None
     all2all_backend: str = ""
     expert_placement: str = ""
+    expert_loads: str = ""  # measured loads, for a balanced placement
     redundant_experts: int = 0
     eplb: bool = False
 
@@ -95,9 +96,22 @@ class LayoutConf:
         for name in ("tp_size", "dp_size", "nodes", "ep_size"):
             at_least(f"layout.{name}", getattr(self, name), 1)
         at_least("layout.redundant_experts", self.redundant_experts, 0)
-        one_of("layout.expert_placement", self.expert_placement, ("", "linear", "round_robin"))
-        if self.redundant_experts and not self.eplb:
-            raise ValueError("layout.redundant_experts are balanced by EPLB; set layout.eplb=true")
+        one_of(
+            "layout.expert_placement",
+            self.expert_placement,
+            ("", "linear", "round_robin", "balanced"),
+        )
+        balanced = self.expert_placement == "balanced"
+        if self.redundant_experts and not (self.eplb or balanced):
+            raise ValueError(
+                "layout.redundant_experts are placed by measured loads; set layout.eplb=true (vLLM) "
+                "or layout.expert_placement=balanced (transformers)"
+            )
+        if bool(self.expert_loads) is not balanced:
+            raise ValueError(
+                "layout.expert_placement=balanced and layout.expert_loads=FILE go together; "
+                "python -m analysis.expert_loads writes such a file from a finished sweep"
+            )
 
     @property
     def ranks_sharing_experts(self) -> int:

@@ -1,5 +1,6 @@
 """What crosses every border: points to measure, what was measured, and why something was not."""
 
+from moesd_dist.records.exchange import Exchange, RankTrace
 from moesd_dist.records.measurement import Interval, Measurement, Repeat
 from moesd_dist.records.outcome import Failed, Infeasible, Outcome
 from moesd_dist.records.place import RankPlace
@@ -20,6 +21,7 @@ from moesd_dist.records.simulation import SimulationSpec
 __all__ = [
     "Device",
     "DraftMethod",
+    "Exchange",
     "Failed",
     "Infeasible",
     "Interval",
@@ -30,6 +32,7 @@ __all__ = [
     "Outcome",
     "Protocol",
     "RankPlace",
+    "RankTrace",
     "Repeat",
     "Role",
     "SdSpec",

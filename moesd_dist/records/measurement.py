@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from moesd_dist.records.exchange import Exchange
 from moesd_dist.records.point import SweepPoint
 
 
@@ -59,6 +60,7 @@ class Repeat:
         0  # that entered the target's forwards; 0: sequence_rounds x tokens_per_forward
     )
     engine_starts: int = 0  # engines that had to be started again for this repeat
+    exchange: Exchange | None = None  # of its ranks, where an engine looks into them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -132,6 +132,8 @@ class LayoutSpec:
     expert_placement: str = ""
     redundant_experts: int = 0
     eplb: bool = False  # experts are moved between ranks while the engine runs
+    loads_digest: str = ""  # of the measured loads that a balanced placement was made from
+    loads_path: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,6 +241,7 @@ def _identity(point: SweepPoint) -> str:
             sd=_of_anonymous_draft(point.sd),
             workload=_without_path(point.workload),
             simulation=_without_fit_path(point.simulation) if point.simulation else None,
+            layout=_without_loads_path(point.layout),
         )
     )
 
@@ -259,6 +262,11 @@ def _of_anonymous_draft(sd: SdSpec) -> SdSpec:
 @by_object
 def _without_path(workload: WorkloadSpec) -> WorkloadSpec:
     return replace(workload, path="")
+
+
+@by_object
+def _without_loads_path(layout: LayoutSpec) -> LayoutSpec:
+    return replace(layout, loads_path="")
 
 
 @by_object

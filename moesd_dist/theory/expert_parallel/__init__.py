@@ -1,0 +1,1 @@
+"""Experts shared out over ranks: where they lie, what the busiest rank does, and what links cost."""
