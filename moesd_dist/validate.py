@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from moesd_dist.engines.vllm.check import check_vllm
 from moesd_dist.models.families import is_known
-from moesd_dist.models.shape import ModelShape, shape_of
+from moesd_dist.models.shape import PREDICTED_ONLY, ModelShape, shape_of
 from moesd_dist.models.sources import resolve_config
 from moesd_dist.records import (
     Device,
@@ -21,6 +21,7 @@ from moesd_dist.records import (
     ModelSpec,
     SweepPoint,
 )
+from moesd_dist.records.calibration import ALL_GATHER, ALL_TO_ALL
 from moesd_dist.workloads.prompts import NAMES
 
 _OURS = (DraftMethod.none, DraftMethod.draft_model, DraftMethod.ngram)  # what our own rounds do
@@ -79,24 +80,53 @@ def _check_settings(point: SweepPoint) -> None:
             f"sd.method {point.sd.method} with its schedule and options is vLLM's; use engine=vllm, or one of "
             f"{', '.join(sorted(_OURS))} without them"
         )
+    if not point.simulated and PREDICTED_ONLY in (m.dtype for m in _models(point)):
+        raise ValueError(f"dtype {PREDICTED_ONLY} is for predictions; use engine=analytic, or bfloat16")
     if point.simulated:
         _check_simulation(point)
-    elif point.engine == "transformers" and point.layout != LayoutSpec():
-        raise ValueError(
-            "the transformers engine runs in one process: tp_size, dp_size and ep_size must be 1, "
-            f"got {point.layout.tp_size}, {point.layout.dp_size}, {point.layout.ep_size}"
-        )
+    elif point.engine == "transformers":
+        _check_ranks(point.layout)
     if point.experts_implementation == "packed" and point.device is not Device.cpu:
         raise ValueError("packed experts are for a CPU; use engine.experts_implementation=auto")
 
 
-def _check_simulation(point: SweepPoint) -> None:
-    """A formula verifies no tokens and, so far, knows one way to share a model out."""
-    layout = point.layout
-    if (layout.dp_size, layout.ep_size) != (1, 1):
+def _models(point: SweepPoint) -> list[ModelSpec]:
+    return [point.target, *([point.sd.draft] if point.sd.draft else [])]
+
+
+def _check_ranks(layout: LayoutSpec) -> None:
+    """The transformers engine shares out experts over data-parallel ranks, and nothing else."""
+    if layout.tp_size != 1 or layout.dp_size != layout.ep_size:
         raise ValueError(
-            "the analytic engine predicts tensor parallelism only: dp_size and ep_size must be 1, "
-            f"got {layout.dp_size}, {layout.ep_size}"
+            "the transformers engine has no tensor parallelism, and its data-parallel ranks share "
+            f"the experts: tp_size 1 and dp_size = ep_size; got {layout.tp_size}, {layout.dp_size} "
+            f"and {layout.ep_size}; use layout=dp2_ep or layout.dp_size=N layout.expert_parallel=true"
+        )
+    if layout.eplb:
+        raise ValueError(
+            "layout.eplb moves experts while vLLM runs; the transformers engine places them once: "
+            "layout.expert_placement=balanced layout.expert_loads=FILE"
+        )
+    if layout.all2all_backend not in ("", ALL_TO_ALL, ALL_GATHER):
+        raise ValueError(
+            f"layout.all2all_backend of the transformers engine is {ALL_TO_ALL} or {ALL_GATHER}; "
+            f"got {layout.all2all_backend!r}"
+        )
+
+
+def _check_simulation(point: SweepPoint) -> None:
+    """A formula verifies no tokens and knows two ways to share a model out, one at a time."""
+    layout = point.layout
+    if layout.dp_size != layout.ep_size or layout.dp_size > 1 < layout.tp_size:
+        raise ValueError(
+            "the analytic engine predicts tensor parallelism alone, or data-parallel ranks that "
+            "share the experts: dp_size = ep_size with tp_size 1; got "
+            f"{layout.dp_size}, {layout.ep_size} and {layout.tp_size}"
+        )
+    if layout.eplb or layout.redundant_experts or layout.loads_digest:
+        raise ValueError(
+            "the analytic engine knows no expert from another, so it cannot place them by their "
+            "loads; leave layout.eplb, redundant_experts and expert_loads away"
         )
     if point.device is Device.cpu and layout.tp_size > 1:
         raise ValueError(

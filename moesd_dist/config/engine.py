@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from moesd_dist.config.checks import at_least, one_of
+from moesd_dist.config.checks import at_least, between, one_of
 
 
 class EngineKind(StrEnum):
@@ -21,6 +21,7 @@ class EngineConf:
     experts_implementation: str = "auto"
     fit: str = ""  # analytic: a saved fit instead of hardware figures
     noise: float = 0.0  # analytic: standard deviation of the logarithm of a repeat's seconds
+    hidden_share: float = 0.0  # analytic: of the traffic between ranks, behind computation
     args: dict[str, Any] = field(default_factory=dict)  # vllm: its EngineArgs, passed through
     cpu_fixes: bool = False  # vllm: our repairs of its CPU build, for tests and demonstrations
     start_timeout_s: float = 1800.0  # vllm: loading, compiling, capturing graphs
@@ -30,8 +31,12 @@ class EngineConf:
     def __post_init__(self) -> None:
         one_of("engine.experts_implementation", self.experts_implementation, ("auto", "packed", "grouped_mm"))  # fmt: skip
         at_least("engine.noise", self.noise, 0.0)
-        if self.kind is not EngineKind.analytic and (self.fit or self.noise):
-            raise ValueError("engine.fit and engine.noise are for predictions; use engine=analytic")
+        between("engine.hidden_share", self.hidden_share, 0.0, 1.0)
+        if self.kind is not EngineKind.analytic and (self.fit or self.noise or self.hidden_share):
+            raise ValueError(
+                "engine.fit, engine.noise and engine.hidden_share are for predictions; "
+                "use engine=analytic"
+            )
         if self.kind is not EngineKind.vllm and (self.args or self.cpu_fixes):
             raise ValueError("engine.args and engine.cpu_fixes are vLLM's; use engine=vllm")
         for name in ("start_timeout_s", "answer_timeout_s", "collective_timeout_s"):

@@ -11,14 +11,22 @@ from moesd_dist.engines.neighbours import ForeignLoad
 from moesd_dist.engines.transformers import host
 from moesd_dist.engines.transformers.clocks import clock_for
 from moesd_dist.engines.transformers.load import load_config
-from moesd_dist.engines.transformers.pair import Pair, make_drafter, make_rule
+from moesd_dist.engines.transformers.pair import Pair, Ranks, make_drafter, make_rule
 from moesd_dist.engines.transformers.prefill import PrefilledPrompts
 from moesd_dist.engines.transformers.rounds import RoundRunner
 from moesd_dist.engines.transformers.window import Batch, full_batch, to_repeat, until_empty
 from moesd_dist.models.families import is_known
 from moesd_dist.models.shape import bytes_per_value, shape_of
 from moesd_dist.models.sources import resolve_config, weight_file_bytes
-from moesd_dist.records import Device, Infeasible, ModelSpec, Repeat, SweepPoint
+from moesd_dist.records import (
+    Device,
+    Infeasible,
+    LayoutSpec,
+    ModelSpec,
+    RankPlace,
+    Repeat,
+    SweepPoint,
+)
 from moesd_dist.workloads.prompts import draw_prompts
 
 
@@ -33,9 +41,15 @@ class TransformersEngine:
         device: Device,
         threads: int,
         experts_implementation: str = "auto",
+        layout: LayoutSpec | None = None,
+        place: RankPlace | None = None,
+        timeouts: tuple[float, float] = (1800.0, 60.0),
     ) -> None:
+        """`timeouts`: seconds for all ranks to load and meet, and for each collective after that."""
         host.set_threads(threads)
         self._specs = (target, draft)
+        self._layout, self._place = layout or LayoutSpec(), place or RankPlace()
+        self._timeouts = timeouts
         self._device = torch.device(device.value)
         self._experts_implementation = experts_implementation
         self._pair: Pair | None = None
@@ -46,8 +60,13 @@ class TransformersEngine:
         return about | ({"experts_path": self._pair.experts_path} if self._pair else {})
 
     def infeasible(self, point: SweepPoint) -> Infeasible | None:
-        """Weights and KV caches against what is free now; loaded weights are not asked for again."""
-        needed = sum(self._bytes_for(spec, point) for spec in self._specs if spec is not None)
+        """Weights and KV caches against what is free now; loaded weights are not asked for again.
+
+        Ranks on one host share its memory, and ask for it at the same time.
+        """
+        neighbours = self._place.size // self._layout.nodes if self._device.type == "cpu" else 1
+        each = sum(self._bytes_for(spec, point) for spec in self._specs if spec is not None)
+        needed = each * max(1, neighbours)
         available = host.available_bytes(self._device)
         if needed <= available:
             return None
@@ -63,12 +82,14 @@ class TransformersEngine:
         config = resolve_config(spec) or load_config(spec).to_dict()
         if not is_known(config):  # a family whose shape is not modelled: weights only
             return 0 if self._pair else weight_file_bytes(spec)
-        work, prompts = point.workload, pool_size(point)
+        work, prompts = point.workload, pool_size(point, self._place)
         shape, size = shape_of(config), bytes_per_value(spec.dtype)
-        slots = prompts * work.prompt_tokens_max + point.batch_size * (
+        slots = prompts * work.prompt_tokens_max + self._place.share(point.batch_size) * (
             work.prompt_tokens_max + work.output_tokens + 2 * (point.gamma + 1)
         )
-        weights = 0 if self._pair is not None else shape.weight_bytes(size)
+        weights = 0.0 if self._pair is not None else shape.weight_bytes(size)
+        if weights and spec is self._specs[0]:  # the draft is whole on every rank
+            weights -= shape.routed_expert_params * size * (1 - 1 / self._layout.ep_size)
         return int(weights + slots * shape.kv_bytes_per_token(size))
 
     def together(self, points: Sequence[SweepPoint]) -> bool:
@@ -82,12 +103,16 @@ class TransformersEngine:
             runner.run(batch.sequences, point.gamma)
             batch.replace_finished(point.workload.output_tokens)
         runner.recorder.take()
+        self._prepare(point).sharing.forget()
 
     def measure(self, point: SweepPoint, repeat: int) -> Repeat:
         pair = self._prepare(point)
+        pair.sharing.agree("gamma, point and repeat", (point.gamma, point.point_id, repeat))
         batch, runner = self._start(point, repeat)
         work, protocol = point.workload, point.protocol
         pair.recorder.take()
+        pair.sharing.forget()
+        pair.sharing.barrier()
         load = ForeignLoad()
         rounds = full_batch(
             runner,
@@ -98,9 +123,11 @@ class TransformersEngine:
         )
         foreign = load.cores()
         routing = pair.recorder.take()
+        window = pair.sharing.window(target_s=sum(one.target_s for one in rounds))
         tail = (0.0, 0)
         if repeat < protocol.end_to_end_repeats:
             batch, runner = self._start(point, repeat)
+            pair.sharing.barrier()
             tail = until_empty(runner, batch, gamma=point.gamma, output_tokens=work.output_tokens)
         return to_repeat(
             rounds,
@@ -109,6 +136,7 @@ class TransformersEngine:
             foreign=foreign,
             pool=batch.pool,
             tail=tail,
+            window=window,
         )
 
     def routing(self, point: SweepPoint) -> tuple[int, int]:
@@ -116,13 +144,20 @@ class TransformersEngine:
         return recorder.num_experts, recorder.top_k
 
     def close(self) -> None:
+        if self._pair is not None:
+            self._pair.sharing.group.close()
         self._pair = self._pool = None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
     def _prepare(self, point: SweepPoint) -> Pair:
         if self._pair is None:
-            self._pair = Pair(*self._specs, self._device, self._experts_implementation)
+            self._pair = Pair(
+                *self._specs,
+                self._device,
+                self._experts_implementation,
+                ranks=Ranks(self._layout, self._place, self._timeouts),
+            )
         self._pair.use_top_k(point.top_k)
         return self._pair
 
@@ -131,23 +166,26 @@ class TransformersEngine:
         key = (point.workload, point.protocol, point.batch_size, point.top_k, repeat)
         if self._pool is None or self._pool[0] != key:
             self._pool = None  # frees the old one first
+            own, busy = pool_size(point, self._place), min(self._place.size, point.batch_size)
             prompts = draw_prompts(
                 point.workload,
-                count=pool_size(point),
+                count=own * busy,
                 repeat=repeat,
                 encode=pair.encode,
                 vocab_size=pair.models[0].vocab_size,
-            )
-            self._pool = (key, PrefilledPrompts(prompts, pair.models))
+            )[self._place.rank :: busy]  # all ranks together begin with the prompts of a single process
+            self._pool = (key, PrefilledPrompts(prompts, pair.models, pair.sharing))
         return self._pool[1]
 
     def _start(self, point: SweepPoint, repeat: int) -> tuple[Batch, RoundRunner]:
         pair = self._prepare(point)
         pool = self._prompts(pair, point, repeat)
-        longest = max(len(prompt) for prompt in pool.prompts)
+        longest = max((len(prompt) for prompt in pool.prompts), default=0)
         capacity = longest + point.workload.output_tokens + 2 * (point.gamma + 1)
-        caches = [m.new_cache(rows=point.batch_size, capacity=capacity) for m in pair.models]
-        generator = torch.Generator(self._device).manual_seed(point.workload.seed * 1009 + repeat)
+        rows = self._place.share(point.batch_size)
+        caches = [m.new_cache(rows=rows, capacity=capacity) for m in pair.models]
+        seed = point.workload.seed * 1009 + repeat + self._place.rank * 7_919_003
+        generator = torch.Generator(self._device).manual_seed(seed)
         runner = RoundRunner(
             pair.models[0],
             caches[0],
@@ -155,17 +193,21 @@ class TransformersEngine:
             make_rule(point, generator),
             clock_for(self._device),
             pair.recorder,
+            pair.sharing,
         )
         return Batch(pool, caches, self._device), runner
 
 
-def pool_size(point: SweepPoint) -> int:
-    """Prompts to prefill: what the window needs, and a quarter more for the fast sequences.
+def pool_size(point: SweepPoint, place: RankPlace) -> int:
+    """Prompts for a rank to prefill: what the window needs, and a quarter more for fast sequences.
 
     When they are used up the pool starts over, with prompts whose first sequences are long past.
     """
-    output = point.workload.output_tokens
-    needed = max(point.batch_size, -(-window_tokens(point) // output))
+    rows = place.share(point.batch_size)
+    if not rows:
+        return 0
+    busy = min(place.size, point.batch_size)
+    needed = max(rows, -(-window_tokens(point) // (point.workload.output_tokens * busy)))
     return needed + needed // 4 + 1
 
 

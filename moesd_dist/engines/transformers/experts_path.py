@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, grouped_mm_experts_forward
 
+from moesd_dist.engines.transformers.expert_exchange import ExpertExchange, local_of
 from moesd_dist.engines.transformers.routing import RoutingRecorder
+from moesd_dist.engines.transformers.traces import TraceRecorder
 
 EXPERTS = "moesd"
 BATCH_HINT = 32  # rows the blocked layout is chosen for; tried at 1..256, the choice hardly matters
@@ -33,40 +35,59 @@ class PackedExperts:
 
     def forward(self, hidden: Tensor, chosen: Tensor, weights: Tensor, counts: Tensor) -> Tensor:
         """[tokens, width] from router choices and weights [tokens, top_k]; one call per active expert."""
+        tokens, top_k = chosen.shape
+        owner = torch.arange(tokens, device=chosen.device).repeat_interleave(top_k)
+        found = self.pairs(hidden, owner, chosen.reshape(-1), weights.reshape(-1), counts)
+        return found.view(tokens, top_k, -1).sum(1).to(hidden.dtype)
+
+    def pairs(
+        self, hidden: Tensor, owner: Tensor, expert: Tensor, weights: Tensor, counts: Tensor
+    ) -> Tensor:
+        """Weighted [pairs, width], a pair being a token, int64 `owner`, and an expert it chose."""
         linear = torch.ops.mkldnn._linear_pointwise
-        order = chosen.reshape(-1).argsort(stable=True)
-        tokens = hidden[order // chosen.shape[1]]
+        order = expert.argsort(stable=True)
+        tokens = hidden[owner[order]]
         active = [(expert, rows) for expert, rows in enumerate(counts.tolist()) if rows]
         outputs = []
         for (expert, _), rows in zip(active, tokens.split([n for _, n in active]), strict=True):
             inner = self.apply_gate(linear(rows, self.gate_up[expert], None, "none", [], ""))
             outputs.append(linear(inner, self.down[expert], None, "none", [], ""))
-        weighted = torch.cat(outputs) * weights.reshape(-1)[order].unsqueeze(-1)
+        weighted = torch.cat(outputs) * weights[order].unsqueeze(-1)
         unsorted = torch.empty_like(weighted)
         unsorted[order] = weighted
-        summed = unsorted.view(*chosen.shape, -1).sum(1)
-        return summed.to(hidden.dtype)
+        return unsorted
 
 
 class ExpertsPath:
-    """What one experts module needs at run time."""
+    """What one experts module needs at run time; `exchange` where other ranks have some experts."""
 
     def __init__(self, layer: int, recorder: RoutingRecorder, packed: PackedExperts | None) -> None:
         self.layer, self.recorder, self.packed = layer, recorder, packed
+        self.exchange: ExpertExchange | None = None
+        self.traces: TraceRecorder | None = None  # of a rank that is alone
 
 
 def experts_forward(module: Any, hidden: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
     """transformers' experts interface: hidden [tokens, width], choices and weights [tokens, top_k]."""
     path: ExpertsPath = module.moesd_path
     recorder, packed = path.recorder, path.packed
-    if not recorder.recording and packed is None:
+    if not recorder.recording and packed is None and path.exchange is None:
         return grouped(module, hidden, chosen, weights)
     counts = recorder.count(chosen)
     if recorder.recording:
         recorder.add(path.layer, counts, chosen.shape[-1])
+    if path.exchange is not None:
+        local = local_of(module, packed, grouped)
+        return path.exchange.forward(path.layer, local, hidden, chosen, weights)
+    alone = path.traces if recorder.recording else None
+    laps = alone.begin(path.layer, counts) if alone else None
     if packed is None:
-        return grouped(module, hidden, chosen, weights)
-    return packed.forward(hidden, chosen, weights, counts)
+        found = grouped(module, hidden, chosen, weights)
+    else:
+        found = packed.forward(hidden, chosen, weights, counts)
+    if alone and laps:
+        alone.end(laps)
+    return found
 
 
 def grouped(module: Any, hidden: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:

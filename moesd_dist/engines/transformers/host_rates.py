@@ -14,14 +14,15 @@ READ_BYTES = 2**30  # far beyond any cache
 GEMM_SIZE = 2048  # three square matrices of 8 MiB
 REPEATS = 7
 
+Call = Callable[[], object]
+
 
 def read_rate(
     threads: int, *, size: int = READ_BYTES, repeats: int = REPEATS
 ) -> tuple[float, float]:
     """Bytes/s of summing a buffer, median of the repeats, and their spread (see `_rate`)."""
     set_threads(threads)
-    buffer = torch.ones(size // 4, dtype=torch.float32)
-    return _rate(buffer.sum, work=float(size), repeats=repeats)
+    return _rate(reading(size), work=float(size), repeats=repeats)
 
 
 def gemm_rate(
@@ -29,11 +30,33 @@ def gemm_rate(
 ) -> tuple[float, float]:
     """FLOP/s of a square bf16 product, a multiplication and an addition each counted."""
     set_threads(threads)
-    left, right = (torch.ones(size, size, dtype=torch.bfloat16) for _ in range(2))
-    return _rate(lambda: left @ right, work=2.0 * size**3, repeats=repeats)
+    return _rate(multiplying(size), work=2.0 * size**3, repeats=repeats)
 
 
-def _rate(once: Callable[[], object], *, work: float, repeats: int) -> tuple[float, float]:
+def reading(size: int) -> Call:
+    """Sums a buffer of so many bytes."""
+    return torch.ones(size // 4, dtype=torch.float32).sum
+
+
+def multiplying(size: int, dtype: torch.dtype = torch.bfloat16) -> Call:
+    """A product of two square matrices."""
+    left, right = (torch.ones(size, size, dtype=dtype) for _ in range(2))
+    return lambda: left @ right
+
+
+def sustained_s(once: Call, *, span_s: float) -> float:
+    """Seconds of one call, of all that fit into the span: waiting for a core is part of them.
+
+    A median would leave it out: a short call mostly fits between two interruptions.
+    """
+    calls, began = 0, time.perf_counter()
+    while (spent := time.perf_counter() - began) < span_s:
+        once()
+        calls += 1
+    return spent / calls
+
+
+def _rate(once: Call, *, work: float, repeats: int) -> tuple[float, float]:
     """Work over the median of its seconds; half of the range of the rates over that rate."""
     once()  # pages, code and threads are warm
     rates = []

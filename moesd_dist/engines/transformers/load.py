@@ -8,21 +8,37 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from moesd_dist.engines.transformers import attention, experts_path
-from moesd_dist.models.sources import factors_of, finish_config, resolve_config, weights_location
+from moesd_dist.engines.transformers.local_checkpoint import load_share
+from moesd_dist.engines.transformers.local_experts import (
+    ExpertShare,
+    LocalExperts,
+    room_for,
+    share_of,
+)
+from moesd_dist.engines.transformers.model_config import load_config as load_config
+from moesd_dist.engines.transformers.random_weights import random_model
+from moesd_dist.models.sources import factors_of, weights_location
 from moesd_dist.models.widening import WideningFactors, widen_state
 from moesd_dist.records import ModelSource, ModelSpec
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
-def load_model(spec: ModelSpec, device: torch.device) -> Any:
-    """A causal model in evaluation mode, with our attention; experts are installed by the engine."""
+def load_model(spec: ModelSpec, device: torch.device, experts: LocalExperts | None = None) -> Any:
+    """A causal model in evaluation mode, with our attention; experts are installed by the engine.
+
+    With `experts`, MoE layers hold these only, and `num_experts` of their experts modules is the
+    number of slots; a model without MoE layers is loaded whole.
+    """
     attention.register()
     experts_path.register()
-    model = _weights(spec, DTYPES[spec.dtype], device)
+    share = share_of(load_config(spec), experts) if experts else None
+    model = _weights(spec, DTYPES[spec.dtype], device, share)
+    if share is not None:
+        share.number_slots(model)
     _refuse_sliding_windows(spec, model.config)
     model.config._attn_implementation = attention.ATTENTION
     return model.eval().requires_grad_(requires_grad=False)
@@ -37,48 +53,37 @@ def load_tokenizer(spec: ModelSpec) -> Any | None:
     )
 
 
-def load_config(spec: ModelSpec) -> Any:
-    """The config that the model runs with; asks the hub where the spec names one."""
-    plain = resolve_config(spec)
-    if plain is None:
-        stored = AutoConfig.from_pretrained(spec.location, trust_remote_code=spec.trust_remote_code)
-        plain = finish_config(stored.to_dict(), spec)
-    return AutoConfig.for_model(plain.pop("model_type"), **plain)
-
-
-def _weights(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Any:
+def _weights(
+    spec: ModelSpec, dtype: torch.dtype, device: torch.device, share: ExpertShare | None
+) -> Any:
     if spec.source is ModelSource.shape:
-        return _random(spec, dtype, device)
-    plain = _stored(spec, dtype)
+        return random_model(load_config(spec), dtype, device, seed=spec.seed, share=share)
+    plain = _stored(spec, dtype, share)
     factors = factors_of(spec)
     if factors == WideningFactors():
         return plain.to(device)
     state = dict(widen_state(plain.state_dict(), factors))
-    wide = type(plain).from_pretrained(
-        None, config=load_config(spec), state_dict=state, dtype=dtype
-    )
+    with room_for(share):
+        wide = type(plain).from_pretrained(
+            None, config=load_config(spec), state_dict=state, dtype=dtype
+        )
     return wide.to(device)
 
 
-def _stored(spec: ModelSpec, dtype: torch.dtype) -> Any:
+def _stored(spec: ModelSpec, dtype: torch.dtype, share: ExpertShare | None) -> Any:
     """The weights as they lie on disk or on the hub, before any widening."""
     unwidened = replace(spec, widen_hidden=1, widen_expert=1, widen_heads=1)
-    where = weights_location(spec)
+    where, config = weights_location(spec), load_config(unwidened)
+    if share is not None:
+        return load_share(where, config, dtype, share)
     return AutoModelForCausalLM.from_pretrained(
         where,
-        config=load_config(unwidened),
+        config=config,
         dtype=dtype,
         use_safetensors=True,
         local_files_only=Path(where).is_dir(),
         trust_remote_code=spec.trust_remote_code,
     )
-
-
-def _random(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Any:
-    """Weights as the model initialises them, from the spec's seed: for timing, never acceptance."""
-    torch.manual_seed(spec.seed)
-    with device:
-        return AutoModelForCausalLM.from_config(load_config(spec), dtype=dtype)
 
 
 def _refuse_sliding_windows(spec: ModelSpec, config: Any) -> None:
@@ -92,6 +97,8 @@ def _refuse_sliding_windows(spec: ModelSpec, config: Any) -> None:
 
 
 def num_experts_of(model: nn.Module) -> int:
-    """Routed experts per layer; 0 for a dense model."""
+    """Logical routed experts per layer, wherever they are; 0 for a dense model."""
     modules = experts_path.experts_modules(model)
-    return int(modules[0].num_experts) if modules else 0
+    if not modules:
+        return 0
+    return int(getattr(modules[0], "moesd_logical_experts", modules[0].num_experts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,10 +16,43 @@ from moesd_dist.engines.transformers.drafts import (
     NoDrafter,
 )
 from moesd_dist.engines.transformers.forward import RaggedModel
+from moesd_dist.engines.transformers.group import RankGroup, join
 from moesd_dist.engines.transformers.load import load_model, load_tokenizer, num_experts_of
+from moesd_dist.engines.transformers.local_experts import (
+    LocalExperts,
+    expert_layers,
+    weight_bytes_of,
+)
 from moesd_dist.engines.transformers.ragged_cache import RaggedCache
 from moesd_dist.engines.transformers.routing import RoutingRecorder, own_top_k, set_top_k
-from moesd_dist.records import DraftMethod, ModelSpec, SweepPoint
+from moesd_dist.engines.transformers.sharing import Sharing, placement_of
+from moesd_dist.records import DraftMethod, LayoutSpec, ModelSpec, RankPlace, SweepPoint
+from moesd_dist.theory.expert_parallel.placement import Placement, linear
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """Which part of the target is this process's, and how long it waits for the others."""
+
+    layout: LayoutSpec
+    place: RankPlace
+    timeouts: tuple[float, float]  # to meet, and of a collective
+
+    def experts(self, spec: ModelSpec) -> tuple[Placement, LocalExperts | None]:
+        """Where the experts of a model are, and those that are loaded here; None is all of them."""
+        layers, num_experts = expert_layers(spec)
+        if self.place.size == 1:
+            return linear(max(num_experts, 1), ranks=1, layers=layers), None
+        if not layers:
+            raise ValueError(f"{spec.name} is dense: it has no experts to share; use layout=single")
+        placement = placement_of(self.layout, num_experts=num_experts, layers=layers)
+        return placement, LocalExperts(
+            logical=placement.of_rank(self.place.rank), num_experts=num_experts
+        )
+
+    def join(self, device: torch.device) -> RankGroup:
+        meet_s, collective_s = self.timeouts
+        return join(self.place, device, meet_s=meet_s, timeout_s=collective_s)
 
 
 class Pair:
@@ -30,11 +64,15 @@ class Pair:
         draft: ModelSpec | None,
         device: torch.device,
         experts_implementation: str,
+        ranks: Ranks,
     ) -> None:
-        self._model: Any = load_model(target, device)
+        placement, local = ranks.experts(target)
+        self._model: Any = load_model(target, device, local)
         self._own_top_k = own_top_k(self._model)
         layers = len(experts_path.experts_modules(self._model))
-        self.recorder = RoutingRecorder(layers, num_experts_of(self._model), device)
+        num_experts = placement.num_experts if layers else 0
+        self.recorder = RoutingRecorder(layers, num_experts, device)
+        weight_bytes = weight_bytes_of(self._model)  # before experts are packed
         self.experts_path = experts_path.install(
             self._model, implementation=experts_implementation, recorder=self.recorder
         )
@@ -48,6 +86,13 @@ class Pair:
             self.models.append(RaggedModel(model))
         self._tokenizer = load_tokenizer(target)
         self._check(target, draft)
+        self.sharing = Sharing(  # last: the others wait for it
+            ranks.join(device),
+            self._model,
+            placement,
+            backend=ranks.layout.all2all_backend,
+            weight_bytes=weight_bytes,
+        )
 
     def _check(self, target: ModelSpec, draft: ModelSpec | None) -> None:
         """What hub names keep from being known earlier, and what a renamed attribute would hide."""

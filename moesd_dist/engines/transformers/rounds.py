@@ -13,6 +13,7 @@ from moesd_dist.engines.transformers.forward import RaggedModel
 from moesd_dist.engines.transformers.ragged_cache import RaggedCache
 from moesd_dist.engines.transformers.routing import RoutingRecorder
 from moesd_dist.engines.transformers.sequences import Sequences
+from moesd_dist.engines.transformers.sharing import Sharing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,25 +47,31 @@ class RoundRunner:
         rule: Rule,
         clock: Clock,
         recorder: RoutingRecorder,
+        sharing: Sharing | None = None,
     ) -> None:
         self.target, self.cache, self.drafter, self.rule = target, cache, drafter, rule
-        self.clock, self.recorder = clock, recorder
+        self.clock, self.recorder, self.sharing = clock, recorder, sharing
 
     @torch.inference_mode()
     def run(self, sequences: Sequences, gamma: int) -> Round:
-        """Advances every row by between 1 and gamma + 1 tokens."""
+        """Advances every row by between 1 and gamma + 1 tokens.
+
+        Without a row, a rank only lends its experts to the other ranks' forwards.
+        """
+        if not len(sequences.lengths):
+            return self._idle()
         before = sequences.lengths
         self.clock.start()
         drafts = self.drafter.propose(sequences, gamma)
         self.clock.lap()
-        self.recorder.recording = self.recorder.enabled
+        self._record(tokens=len(before) * (gamma + 1))
         logits = self.target.forward(
             self.cache,
             torch.cat([sequences.last(1), drafts.tokens], 1),
             sequences.lengths - 1,
             longest=sequences.longest - 1,
         )
-        self.recorder.recording = False
+        self._stop_recording()
         self.clock.lap()
         verdict = self.rule(logits, drafts)
         sequences.append(drafts.tokens, verdict.accepted, verdict.next_token)
@@ -78,3 +85,33 @@ class RoundRunner:
             proposed=drafts.proposed.tolist(),
             context=float((before - 1).float().mean()),
         )
+
+    def _idle(self) -> Round:
+        self.clock.start()
+        self.clock.lap()
+        self._record(tokens=0)
+        assert self.sharing is not None  # alone, a batch has rows
+        self.sharing.idle()
+        self._stop_recording()
+        self.clock.lap()
+        self.clock.lap()
+        draft_s, target_s, reject_s = self.clock.seconds()
+        return Round(
+            draft_s=draft_s,
+            target_s=target_s,
+            reject_s=reject_s,
+            accepted=[],
+            proposed=[],
+            context=0.0,
+        )
+
+    def _record(self, *, tokens: int) -> None:
+        self.recorder.recording = self.recorder.enabled
+        if self.sharing is not None:
+            self.sharing.traces.recording = self.recorder.enabled
+            self.sharing.traces.gate_tokens += tokens * self.recorder.enabled
+
+    def _stop_recording(self) -> None:
+        self.recorder.recording = False
+        if self.sharing is not None:
+            self.sharing.traces.recording = False

@@ -30,7 +30,7 @@ class Sequences:
 
     @property
     def longest(self) -> int:
-        return max(self._upper)
+        return max(self._upper, default=0)
 
     def last(self, count: int) -> Tensor:
         """The newest `count` tokens of every row, [B, count]; a shorter row repeats its first."""

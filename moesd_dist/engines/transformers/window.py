@@ -11,6 +11,7 @@ from moesd_dist.engines.transformers.prefill import PrefilledPrompts
 from moesd_dist.engines.transformers.ragged_cache import RaggedCache
 from moesd_dist.engines.transformers.rounds import Round, RoundRunner
 from moesd_dist.engines.transformers.sequences import Sequences
+from moesd_dist.engines.transformers.traces import Window
 from moesd_dist.records import Repeat
 
 
@@ -50,27 +51,35 @@ def full_batch(
 ) -> list[Round]:
     """Rounds in which all sequences are active, until `window_tokens` have been written.
 
-    A finished sequence is replaced between rounds, outside the clock. The baseline finishes all at
+    Of all ranks together, where experts are shared. A finished sequence is replaced between rounds, outside the clock. The baseline finishes all at
     once and SD one by one, but both walk from prompt to prompt + output, so at like contexts.
     """
     rounds: list[Round] = []
     tokens = 0
     while tokens < window_tokens:
         rounds.append(runner.run(batch.sequences, gamma))
-        tokens += rounds[-1].tokens
         batch.replace_finished(output_tokens)
+        tokens += together(runner, rounds[-1].tokens)  # also where ranks meet for the next round
     return rounds
+
+
+def together(runner: RoundRunner, number: int) -> int:
+    """Summed over the ranks that share experts: they end their windows after the same round."""
+    return runner.sharing.total([number])[0] if runner.sharing else number
 
 
 def until_empty(
     runner: RoundRunner, batch: Batch, *, gamma: int, output_tokens: int
 ) -> tuple[float, int]:
-    """Seconds and tokens until the last straggler is done; finished sequences leave the batch."""
+    """Seconds and tokens until the last straggler is done; finished sequences leave the batch.
+
+    A rank that has none left goes on lending its experts to those that have.
+    """
     count = len(batch.sequences.lengths)
     seconds = 0.0
     while True:
         seconds += runner.run(batch.sequences, gamma).seconds
-        if not batch.drop_finished(output_tokens):
+        if not together(runner, batch.drop_finished(output_tokens)):
             return seconds, count * output_tokens
 
 
@@ -96,8 +105,11 @@ def to_repeat(
     foreign: float,
     pool: PrefilledPrompts,
     tail: tuple[float, int],
+    window: Window | None = None,
 ) -> Repeat:
     load, seen, layer_forwards = routing
+    if window is not None:  # a rank's own tokens do not say which experts the others' chose
+        seen, layer_forwards = window.experts_seen, window.layer_forwards
     return Repeat(
         seconds=sum(r.seconds for r in rounds),
         rounds=len(rounds),
@@ -116,6 +128,7 @@ def to_repeat(
         layer_forwards=layer_forwards,
         expert_load=tuple(tuple(row) for row in load.tolist()),
         mean_context=sum(r.context for r in rounds) / len(rounds),
+        exchange=window.exchange if window else None,
         foreign_cpu=foreign,
         prefill_s=pool.seconds,
         prompts=len(pool.prompts),
