@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -18,6 +18,7 @@ from moesd_dist.records import Measurement
 # Okabe and Ito's colours, which colour-blind readers can tell apart; grey and black are not gammas.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
+_Shared = Literal["none", "all", "row", "col"]
 _TICKS = 9  # more would touch each other
 _TITLE_WIDTH, _NOTE_WIDTH = 150, 190  # characters across the page
 
@@ -29,10 +30,21 @@ def style_of(gamma: int, gammas: Sequence[int]) -> dict[str, Any]:
 
 
 def paper(rows: int) -> tuple[Figure, list[tuple[Axes, Axes]]]:
-    """1400 x 600 pixels for a single row of two panels."""
+    """1400 x 600 pixels for a single row of two panels, alike in all rows."""
+    return _panels(rows, sharex="all", sharey="col")
+
+
+def side_by_side(rows: int) -> tuple[Figure, list[tuple[Axes, Axes]]]:
+    """The same paper for two panels that show one quantity, another one in each row."""
+    return _panels(rows, sharex="none", sharey="row")
+
+
+def _panels(
+    rows: int, *, sharex: _Shared, sharey: _Shared
+) -> tuple[Figure, list[tuple[Axes, Axes]]]:
     figure = Figure(figsize=(14, 6 if rows == 1 else 1.6 + 3.8 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, 2, squeeze=False, sharex=True, sharey="col")
+    grid = figure.subplots(rows, 2, squeeze=False, sharex=sharex, sharey=sharey)
     return figure, [(left, right) for left, right in grid]
 
 

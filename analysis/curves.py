@@ -10,6 +10,7 @@ from moesd_dist.records import Measurement, Role
 from moesd_dist.sweep.statistics import metrics
 
 _OF_SD = ("speedup", "target_efficiency", "acceptance_length", "tokens_per_s")
+_OF_RANKS = ("load_imbalance", "communication_share", "waiting_share")  # that share experts
 
 
 def summary_curves(measurements: Sequence[Measurement]) -> dict[str, dict[int, float]]:
@@ -34,7 +35,7 @@ def _of_setting(members: Sequence[Measurement]) -> dict[str, dict[int, float]]:
     curves: dict[str, dict[int, float]] = {}
     for gamma, line in by_gamma(members).items():
         found = {m.point.batch_size: metrics(m) for m in line}
-        for name in _OF_SD:
+        for name in (*_OF_SD, *_OF_RANKS):
             curves[f"{name}_gamma_{gamma}"] = {
                 b: values[name] for b, values in found.items() if name in values
             }

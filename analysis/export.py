@@ -16,7 +16,10 @@ import pandas as pd
 
 from analysis.figures import experts_figure, sweep_figure
 from analysis.load import load_sweep
+from analysis.ranks_figure import ranks_figure
+from analysis.ranks_table import exchange_table
 from analysis.report import as_text, sweep_table, verdict
+from analysis.scale_figure import scale_figure
 from moesd_dist.console import fail
 from moesd_dist.records import Measurement
 from moesd_dist.records.serial import to_plain
@@ -31,11 +34,14 @@ def export(measured: Sequence[Measurement], folder: Path) -> None:
     (folder / "points.json").write_text("[\n" + ",\n".join(records) + "\n]\n", encoding="utf-8")
     rows = [{**point_params(m.point), "role": m.point.role.value, **metrics(m)} for m in measured]
     pd.DataFrame(rows).to_csv(folder / "points.csv", index=False, float_format="%.6g")
-    text = as_text(sweep_table(measured)) + "\n".join(verdict(measured)) + "\n"
+    tables = filter(None, [sweep_table(measured), exchange_table(measured)])
+    text = "\n".join(map(as_text, tables)) + "\n".join(verdict(measured)) + "\n"
     lines = [line.rstrip() for line in text.splitlines()]
     (folder / "report.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     sweep_figure(measured, folder / "speedup.png")
     experts_figure(measured, folder / "experts.png")
+    ranks_figure(measured, folder / "ranks.png")
+    scale_figure(measured, folder / "scale.png")
 
 
 def main() -> None:

@@ -55,7 +55,7 @@ def heading(outcomes: Sequence[Outcome]) -> list[str]:
         f"workload {_listed(_workload(point) for point in points)}",
     ]
     where = [f"engine {_listed(point.engine for point in points)}", _machine(outcomes)]
-    return [", ".join(what), ", ".join(where)]
+    return [", ".join(what), ", ".join([*where, *_sharing(points)])]
 
 
 def flagged(measurements: Sequence[Measurement]) -> list[str]:
@@ -97,6 +97,12 @@ def _machine(outcomes: Sequence[Outcome]) -> str:
     device = _listed(p.device.value for p in points)
     parts = [device, *([name] if name else []), *([f"threads {threads}"] if threads else [])]
     return f"host {host} ({', '.join(parts)})" if host else ", ".join(parts)
+
+
+def _sharing(points: Sequence[SweepPoint]) -> list[str]:
+    """How many ranks share the experts, where any do."""
+    sizes = sorted({point.layout.ep_size for point in points})
+    return [f"experts on {_listed(map(str, sizes))} ranks"] if max(sizes, default=1) > 1 else []
 
 
 def _listed(values: Iterable[str]) -> str:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 from moesd_dist.records import Measurement
+from moesd_dist.records.serial import measurement_from_plain
 from moesd_dist.tracking import location
 from moesd_dist.tracking.mlflow import FINISHED_TAG
 from moesd_dist.tracking.mlflow_runs import children, connect
@@ -48,6 +54,30 @@ def load_run(uri: str, experiment: str, sweep: str) -> SweepRun:
         measured=tuple(measured),
         command=parent.data.tags.get("moesd.command", ""),
     )
+
+
+def load_whole(uri: str, experiment: str, sweep: str) -> Iterator[Measurement]:
+    """The same measurements with all that was recorded, expert loads too: megabytes each, so one
+    at a time and in no order. ValueError as `load_sweep`, and for a run that lost its record.
+    """
+    client = connect(location.check_writable(uri))
+    parent = _parent(client, uri, experiment, sweep)
+    for run in children(client, parent.info.experiment_id, parent.info.run_id):
+        tags = run.data.tags
+        if tags.get(FINISHED_TAG) == "true" and tags.get("moesd.outcome") == "measured":
+            yield _whole(client, run)
+
+
+def _whole(client: MlflowClient, run: Run) -> Measurement:
+    try:
+        with TemporaryDirectory() as folder:
+            path = client.download_artifacts(run.info.run_id, "measurement.json", folder)
+            return measurement_from_plain(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (OSError, MlflowException, ValueError) as error:
+        raise ValueError(
+            f"a point's whole record is its artifact measurement.json; run {run.info.run_id} "
+            f"({run.info.run_name}) has none that can be read: {error}; measure the sweep again"
+        ) from error
 
 
 def _parent(client: MlflowClient, uri: str, experiment: str, sweep: str) -> Run:

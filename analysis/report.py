@@ -18,7 +18,12 @@ from moesd_dist.records import Outcome, Role
 
 __all__ = ["as_text", "labels", "sweep_table", "verdict"]
 
-_WRAPS = {"workload": 6, "flags": 7}  # columns that may be folded, down to this many characters
+_WRAPS = {
+    "workload": 6,
+    "flags": 7,
+    "expert_placement": 7,
+    "all2all_backend": 7,
+}  # columns that may be folded, down to this many characters
 _FIGURES = (
     "acceptance_length",
     "sigma",
@@ -29,13 +34,16 @@ _FIGURES = (
     "activated_experts",
     "flags",
 )
-_HEADERS = {
+HEADERS = {
     "acceptance_length": "accept\nlength",
     "target_efficiency": "target\nefficiency",
     "speedup": "speedup ",  # over the figures, not over the mark of the best
     "activated_experts": "activated\nexperts",
     "tokens_per_s": "tokens/s",
     "target_decode_ms": "target\ndecode ms",
+    "ep_size": "EP",
+    "expert_placement": "place-\nment",
+    "all2all_backend": "backend",
     "temperature": "temp",
     "workload": "work-\nload",
 }
@@ -85,7 +93,7 @@ def _columns(rows: Sequence[Row]) -> list[str]:
 
 def _add_column(table: Table, name: str) -> None:
     table.add_column(
-        _HEADERS.get(name, name),
+        HEADERS.get(name, name),
         justify="left" if name in _WRAPS else "right",
         no_wrap=name not in _WRAPS,
         overflow="fold" if name in _WRAPS else "ellipsis",

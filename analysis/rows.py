@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from analysis.heading import flags_of
 from analysis.series import (
     Setting,
+    T,
     by_gamma,
     by_setting,
     label,
@@ -32,19 +33,19 @@ class Row:
 
 
 def sd_rows(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[Row]:
-    """SD and control points in the order of setting, gamma and batch; controls come first."""
+    """SD and control points in the order of EP, setting, gamma and batch; controls come first."""
     shown = [o for o in outcomes if o.point.role is not Role.baseline]
     best = {id(m) for m in best_per_gamma(measured(outcomes))}  # ids of points take long to compute
     if len(shown) > LONGEST:
         shown = [o for o in shown if id(o) in best or not isinstance(o, Measurement)]
         shown = shown[:LONGEST]
-    return [_sd_row(o, names, id(o) in best) for o in _ordered(shown, names)]
+    return [_sd_row(o, names, id(o) in best) for o in ordered(shown, names)]
 
 
 def baseline_rows(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[Row]:
     """What a sweep without SD is of: throughput, decoding time and activated experts."""
     shown = of_role(outcomes, Role.baseline)[:LONGEST]
-    return [_baseline_row(outcome, names) for outcome in _ordered(shown, names)]
+    return [_baseline_row(outcome, names) for outcome in ordered(shown, names)]
 
 
 def best_per_gamma(measurements: Sequence[Measurement]) -> list[Measurement]:
@@ -66,10 +67,21 @@ def with_interval(value: float, interval: Interval | None) -> str:
     return f"{value:.2f}" + (f" [{interval.low:.2f}, {interval.high:.2f}]" if interval else "")
 
 
-def _ordered(outcomes: Iterable[Outcome], names: Sequence[str]) -> list[Outcome]:
+def rounded(loss: float) -> str:
+    """To two places; next to nothing is 0.00 on either side."""
+    return f"{round(loss, 2) + 0.0:.2f}"
+
+
+def ordered(outcomes: Iterable[T], names: Sequence[str]) -> list[T]:
+    """By EP, then in the order of the sweep's settings, then by gamma and batch size."""
     members = list(outcomes)
     places = {found: i for i, found in enumerate(dict.fromkeys(_of(o, names) for o in members))}
-    return sorted(members, key=lambda o: (places[_of(o, names)], o.point.gamma, o.point.batch_size))
+    return sorted(members, key=lambda o: _order_of(o, places[_of(o, names)]))
+
+
+def _order_of(outcome: Outcome, place: int) -> tuple[int, ...]:
+    point = outcome.point
+    return (point.layout.ep_size, place, point.gamma, point.batch_size)
 
 
 def _of(outcome: Outcome, names: Sequence[str]) -> Setting:

@@ -16,8 +16,8 @@ Setting = tuple[tuple[str, str], ...]
 
 T = TypeVar("T", bound=Outcome)
 
-_ALWAYS = ("workload.name", "temperature", "top_k")  # shown whenever they vary
-_NEVER = ("batch_size", "gamma", "role", "workload.path")
+_ALWAYS = ("layout.ep_size", "workload.name", "temperature", "top_k")  # shown whenever they vary
+_NEVER = ("batch_size", "gamma", "role", "workload.path", "layout.loads_path")
 
 
 def axes(outcomes: Sequence[Outcome]) -> list[str]:
@@ -45,8 +45,9 @@ def setting(point: SweepPoint, names: Sequence[str]) -> Setting:
 
 
 def label(axis: str) -> str:
-    """`workload.name` is `workload`, `sd.draft.name` is `draft`, `layout.ep_size` `layout_ep_size`."""
-    return axis.removeprefix("sd.").removesuffix(".name").replace(".", "_")
+    """`workload.name` is `workload`, `sd.draft.name` is `draft`, `layout.ep_size` is `ep_size`."""
+    own = axis.removeprefix("sd.").removeprefix("layout.")
+    return own.removesuffix(".name").replace(".", "_")
 
 
 def by_setting(outcomes: Sequence[T]) -> dict[Setting, list[T]]:
@@ -118,4 +119,4 @@ def _text(axis: str, value: Any) -> str:
         return f"{value:g}"
     if isinstance(value, list):
         return ",".join(_text(axis, item) for item in value) or "none"
-    return str(value)
+    return str(value) or ("default" if axis.startswith("layout.") else "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analysis.heading import MEANINGS, flagged, labels
-from analysis.rows import interval_of, with_interval
+from analysis.rows import interval_of, rounded, with_interval
 from analysis.series import (
     Setting,
     axes,
@@ -22,6 +22,7 @@ from moesd_dist.records import Failed, Infeasible, Measurement, Outcome, Role, S
 from moesd_dist.sweep.statistics import metrics, speedup
 
 _FACTORS = ("acceptance", "target_efficiency", "drafting", "rejection", "rest")
+_LOST_TO = ("experts", "imbalance", "communication", "packing", "rest")  # by more than one rank
 
 
 def verdict(outcomes: Sequence[Outcome]) -> list[str]:
@@ -50,7 +51,7 @@ def _line(points: Sequence[Measurement]) -> str:
     peak = max(line, key=speedup)
     kind = "highest speedup" if len(line) > 1 else "speedup"
     parts = [f"{kind} {_at(peak)}{_against_one(peak)}", _shape(line, peak), _limit(peak)]
-    return "; ".join(parts) + "."
+    return "; ".join([*parts, *_lost(peak)]) + "."
 
 
 def _accepted(line: Sequence[Measurement]) -> str:
@@ -114,6 +115,16 @@ def _limit(m: Measurement) -> str:
     least = min(factors, key=lambda name: factors[name])
     rest = ", ".join(f"{_words(n)} {v:.2f}" for n, v in factors.items() if n != least)
     return f"limited most by {_words(least)} {factors[least]:.2f} ({rest})"
+
+
+def _lost(m: Measurement) -> list[str]:
+    """Which parts of a target forward verification makes longer, where ranks share experts."""
+    found = metrics(m)
+    parts = {n: found[f"te_loss_{n}"] for n in _LOST_TO if f"te_loss_{n}" in found}
+    if m.ranks < 2 or not parts:
+        return []
+    text = ", ".join(f"{name} {rounded(value)}" for name, value in parts.items())
+    return [f"on {m.ranks} ranks 1/TE - 1 is {rounded(sum(parts.values()))}: {text}"]
 
 
 def _words(name: str) -> str:

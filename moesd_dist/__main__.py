@@ -16,8 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.curves import summary_curves
+from analysis.ep_validation.show import report_of, show_validation
 from analysis.figures import experts_figure, sweep_figure
+from analysis.ranks_figure import ranks_figure
+from analysis.ranks_table import exchange_table
 from analysis.report import sweep_table, verdict
+from analysis.scale_figure import scale_figure
 from moesd_dist import build, config, multirun, specs
 from moesd_dist.config import CONF
 from moesd_dist.console import (
@@ -33,12 +37,14 @@ from moesd_dist.multirun import Composed
 from moesd_dist.one_sweep import Job, points_of
 from moesd_dist.planning.expected import costs_of, earlier_of
 from moesd_dist.planning.outlook import outlook
+from moesd_dist.planning.staging import make_desk, staged
 from moesd_dist.planning.text import show as show_outlook
 from moesd_dist.ports import Tracker, TrackerUnavailable
 from moesd_dist.records import SweepPoint
 from moesd_dist.records.identity import identity
 from moesd_dist.sweep.driver import SweepResult, run_sweep
 from moesd_dist.sweep.stopping import Stop, listening
+from moesd_dist.sweep.validation.staged import StagedPlan
 
 _COLLECT_FROM = 100_000  # objects; Python's own is 700
 LOG_WIDTH = 120  # a log has no width of its own
@@ -76,8 +82,16 @@ def run(composed: Sequence[Composed]) -> tuple[SweepResult, str]:
         costs = costs_of(confs, points, lambda: earlier_of(confs, points))
         executor = build.make_executor(confs, costs=costs, stop=stop)
         with listening(stop):
+            if conf.validation is not None:
+                settings = build.cluster_settings(conf)
+                desk = make_desk(conf, opening.sweep_id, points, tracker, settings)
+                plan = staged(conf, points, desk)
             result = run_sweep(points, ledger, executor, ConsoleProgress(console), plan, stop)
         show(result, tracker, Path(conf.output), console)
+        if conf.validation is not None and isinstance(plan, StagedPlan):
+            report = report_of(plan.forecast, result.measurements, conf.validation, plan.trouble)
+            show_validation(report, result.measurements, tracker, Path(conf.output), console)
+        console.print(f"compare runs: {tracker.address}", soft_wrap=True, highlight=False)
         status = "failed" if result.failed else "incomplete" if result.stopped else "finished"
     finally:
         ledger.close(status)
@@ -107,6 +121,8 @@ def show(result: SweepResult, tracker: Tracker, folder: Path, console: Console) 
     table, sentences = sweep_table(result.outcomes), verdict(result.outcomes)
     sentences += [result.ending] if result.ending else []
     console.print(table)
+    if shared := exchange_table(result.outcomes):
+        console.print(shared)
     for sentence in sentences:
         console.print(sentence, markup=False, highlight=False)
     try:
@@ -122,7 +138,6 @@ def show(result: SweepResult, tracker: Tracker, folder: Path, console: Console) 
         tracker.log_curves(summary_curves(result.measurements))
     except TrackerUnavailable as outage:
         console.print(f"report and curves are not in the tracker: {outage}", soft_wrap=True, highlight=False)  # fmt: skip
-    console.print(f"compare runs: {tracker.address}", soft_wrap=True, highlight=False)
 
 
 def save(result: SweepResult, table: Table, sentences: Sequence[str], folder: Path) -> list[Path]:
@@ -132,6 +147,8 @@ def save(result: SweepResult, table: Table, sentences: Sequence[str], folder: Pa
     with text.open("w", encoding="utf-8") as file:
         plain = Console(file=file, width=140)
         plain.print(table)
+        if shared := exchange_table(result.outcomes):
+            plain.print(shared)
         plain.print("\n".join(sentences), markup=False, highlight=False)
     files = [text]
     if result.notes:
@@ -140,6 +157,8 @@ def save(result: SweepResult, table: Table, sentences: Sequence[str], folder: Pa
     pictures = [
         sweep_figure(measured, folder / "speedup.png"),
         experts_figure(measured, folder / "experts.png"),
+        ranks_figure(measured, folder / "ranks.png"),
+        scale_figure(measured, folder / "scale.png"),
     ]
     return [*files, *(picture for picture in pictures if picture)]
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from moesd_dist.config import SweepConf
-from moesd_dist.records import SweepPoint
+from moesd_dist.records import LayoutSpec, SweepPoint
+from moesd_dist.records.serial import to_plain
 from moesd_dist.sweep.grid import Axis, Exclusion, axis, exclusion
 
 _OWN = ("workload", "top_k", "temperature", "batch_size", "gamma")  # keys of SweepConf
@@ -24,6 +26,22 @@ def axes_of(sweep: SweepConf) -> list[Axis]:
         taken |= set(made.names)
     alone = [axis(n, values) for n, values in _ordinary(sweep, taken).items()]
     return sorted([*alone, *together], key=_depth)
+
+
+def ranks_axis(ranks: Sequence[int], layout: LayoutSpec) -> Axis:
+    """Whole layouts: so many data-parallel ranks that share the experts, otherwise as given.
+
+    A single rank has nothing to exchange and nothing to place. Others are spread over the nodes of
+    the given layout, or over as many of these as hold equal numbers of them.
+    """
+    return Axis(names=("layout",), rows=tuple((to_plain(_over(n, layout)),) for n in ranks))
+
+
+def _over(ranks: int, layout: LayoutSpec) -> LayoutSpec:
+    if ranks == 1:
+        return LayoutSpec(tp_size=layout.tp_size)
+    nodes = max(n for n in range(1, layout.nodes + 1) if ranks % n == 0)
+    return replace(layout, dp_size=ranks, ep_size=ranks * layout.tp_size, nodes=nodes)
 
 
 def zipped_axis(mapping: Any) -> Axis:

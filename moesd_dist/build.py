@@ -17,6 +17,7 @@ from moesd_dist.engines.pinning import pin
 from moesd_dist.hardware import known_peaks
 from moesd_dist.models.counts import counts_of
 from moesd_dist.planning.expected import conf_of, needs_of
+from moesd_dist.planning.staging import journals, staged
 from moesd_dist.ports import Engine, Tracker
 from moesd_dist.records import Device, SweepPoint
 from moesd_dist.specs import model_spec, sd_spec
@@ -36,11 +37,14 @@ if TYPE_CHECKING:
     from moesd_dist.tracking.extension import Opening
 
 
-def make_engine(key: EngineKey, timeouts: tuple[float, float] = (1800.0, 900.0)) -> Engine:
+def make_engine(
+    key: EngineKey, timeouts: tuple[float, float, float] = (1800.0, 900.0, 60.0)
+) -> Engine:
     """Runs on the worker, so that heavy imports stay off the driver.
 
-    `timeouts`: seconds for an engine to start and to answer, of those in processes of their own.
+    `timeouts`: seconds for an engine to start, to answer, and of a collective between its ranks.
     """
+    start_s, answer_s, collective_s = timeouts
     match key.engine:
         case EngineKind.transformers.value:
             from moesd_dist.engines.transformers.engine import TransformersEngine
@@ -51,12 +55,14 @@ def make_engine(key: EngineKey, timeouts: tuple[float, float] = (1800.0, 900.0))
                 device=Device(key.device),
                 threads=key.threads,
                 experts_implementation=key.experts_implementation,
+                layout=key.layout,
+                place=key.place,
+                timeouts=(start_s, collective_s),
             )
         case EngineKind.vllm.value:
             from moesd_dist.engines.vllm.engine import VllmEngine
             from moesd_dist.engines.vllm.host import Timeouts
 
-            start_s, answer_s = timeouts
             return VllmEngine(
                 device=Device(key.device),
                 place=key.place,
@@ -71,7 +77,7 @@ def make_engine(key: EngineKey, timeouts: tuple[float, float] = (1800.0, 900.0))
                 draft=key.draft,
                 simulation=key.simulation,
                 hardware=key.hardware,
-                tp_size=key.layout.tp_size,
+                layout=key.layout,
             )
         case other:
             raise ValueError(f"no engine {other!r}; use one of {', '.join(EngineKind)}")
@@ -113,10 +119,9 @@ def _conf(confs: Sequence[Conf], key: EngineKey) -> Conf:
     return conf_of(confs, engine=key.engine, hardware=key.hardware)
 
 
-def timeouts_by_kind(confs: Sequence[Conf]) -> dict[str, tuple[float, float]]:
-    return {
-        c.engine.kind.value: (c.engine.start_timeout_s, c.engine.answer_timeout_s) for c in confs
-    }
+def timeouts_by_kind(confs: Sequence[Conf]) -> dict[str, tuple[float, float, float]]:
+    names = ("start_timeout_s", "answer_timeout_s", "collective_timeout_s")
+    return {c.engine.kind.value: tuple(getattr(c.engine, n) for n in names) for c in confs}
 
 
 def pins_by_hardware(confs: Sequence[Conf]) -> dict[str, str]:
@@ -124,7 +129,7 @@ def pins_by_hardware(confs: Sequence[Conf]) -> dict[str, str]:
 
 
 def _make_by_conf(
-    timeouts: Mapping[str, tuple[float, float]], pins: Mapping[str, str], key: EngineKey
+    timeouts: Mapping[str, tuple[float, float, float]], pins: Mapping[str, str], key: EngineKey
 ) -> Engine:
     if (cores := pins.get(key.hardware)) and key.simulation is None:
         if key.layout.dp_size > key.layout.nodes:
@@ -148,6 +153,8 @@ def cluster_settings(conf: Conf) -> ClusterSettings:
     )
     return ClusterSettings(
         address=cluster.address,
+        nodes=cluster.nodes,
+        cpus_per_node=cluster.cpus_per_node,
         runtime_env=runtime_env(cluster.wheels, cluster.runtime_env),
         rule=rule,
         deadline_factor=cluster.deadline_factor,
@@ -162,6 +169,8 @@ def cluster_settings(conf: Conf) -> ClusterSettings:
 def make_plan(conf: Conf, points: Sequence[SweepPoint]) -> Plan:
     """Which of the points are measured, and when; ValueError for a pool that nothing can choose from."""
     chosen = conf.sweep.adaptive
+    if conf.validation is not None:
+        return staged(conf, points)
     if chosen is None:
         return WholeGrid(points)
     rule = AdaptiveRule(
@@ -203,11 +212,10 @@ def opening(conf: Conf, own_id: str, points: Sequence[SweepPoint]) -> Opening:
 
 def make_ledger(conf: Conf, tracker: Tracker) -> Ledger:
     """Behind a journal of its own for every store, experiment and sweep."""
-    from moesd_dist.tracking.location import journal_folder
     from moesd_dist.tracking.mlflow import MlflowTracker
 
     tracking = conf.tracking
-    folder = journal_folder(tracking.uri, tracking.experiment, tracking.journal)
+    folder = journals(conf)
     driver = tracker.driver if isinstance(tracker, MlflowTracker) else None
     return Ledger(tracker, Journal(folder, driver), patience_s=tracking.patience_s)
 

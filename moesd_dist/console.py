@@ -58,7 +58,7 @@ class ConsoleProgress:
 
     def _which(self, point: SweepPoint) -> str:
         """What a sweep over models, methods or layouts needs to tell its points apart."""
-        own = (point.target.name, point.sd.method.value if point.gamma else "", point.hardware)
+        own = (point.target.name, point.sd.method.value if point.gamma else "", point.hardware, _how(point))  # fmt: skip
         self._seen |= {(place, name) for place, name in enumerate(own) if name}
         told = [
             n for i, n in enumerate(own) if n and sum(i == place for place, _ in self._seen) > 1
@@ -79,7 +79,18 @@ def name(point: SweepPoint) -> str:
         text += " control"
     if point.top_k is not None:
         text += f" top_k={point.top_k}"
+    if point.layout.ep_size > 1:
+        text += f" ep={point.layout.ep_size}"
     return text + (f" temperature={point.temperature:g}" if point.temperature else "")
+
+
+def _how(point: SweepPoint) -> str:
+    """The experts are shared: over how many nodes, where they lie, what carries their tokens."""
+    layout = point.layout
+    if layout.ep_size == 1:
+        return ""
+    nodes = "1 node" if layout.nodes == 1 else f"{layout.nodes} nodes"
+    return " ".join(filter(None, (nodes, layout.expert_placement, layout.all2all_backend)))
 
 
 def one_line(outcome: Outcome) -> str:

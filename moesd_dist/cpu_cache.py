@@ -44,11 +44,15 @@ class CpuRates:
         )
 
 
-def cache_file(threads: int) -> Path:
-    """In $MOESD_CACHE, else in the user's cache folder; one file a host and number of threads."""
+def cache_folder() -> Path:
+    """$MOESD_CACHE, else in the user's cache folder."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(os.environ.get("MOESD_CACHE") or home / "moesd-dist")
-    return folder / f"cpu-{platform.node()}-{threads}t.json"
+    return Path(os.environ.get("MOESD_CACHE") or home / "moesd-dist")
+
+
+def cache_file(threads: int) -> Path:
+    """One a host and number of threads."""
+    return cache_folder() / f"cpu-{platform.node()}-{threads}t.json"
 
 
 def write(rates: CpuRates, file: Path) -> Path:

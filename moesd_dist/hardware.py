@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from difflib import get_close_matches
 from typing import Any, TypeVar, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from moesd_dist import cpu_cache
+from moesd_dist import calibrations, cpu_cache
 from moesd_dist.config import CONF, HardwareConf, ModelConf
 from moesd_dist.records import Device
 from moesd_dist.theory.devices.device import DeviceFigures
@@ -33,14 +33,19 @@ def model_named(name: str) -> ModelConf:
 def device_figures(conf: HardwareConf) -> DeviceFigures:
     """What a prediction for one such device starts from; ValueError where figures are unknown."""
     if conf.device is Device.cpu and not any(asdict(conf.figures).values()):
-        return cpu_cache.read(threads=conf.threads, cpu_model=cpu_model()).figures
-    unknown = [key for key, value in asdict(conf.figures).items() if value is None]
+        alone = cpu_cache.read(threads=conf.threads, cpu_model=cpu_model()).figures
+        measured = calibrations.of_this_host(threads=conf.threads, cpu_model=cpu_model())
+        return calibrations.with_links(alone, measured) if measured else alone
+    known = {key: value for key, value in asdict(conf.figures).items() if value is not None}
+    unknown = [
+        f.name for f in fields(DeviceFigures) if f.default is MISSING and f.name not in known
+    ]
     if unknown:
         raise ValueError(
             f"hardware {conf.name} has no {', '.join(unknown)} to predict from; choose one of "
             f"{', '.join(_predictable())}, or give hardware.figures.{unknown[0]}"
         )
-    return DeviceFigures(**asdict(conf.figures))
+    return DeviceFigures(**known)
 
 
 def known_peaks(conf: HardwareConf, *, tp_size: int) -> Peaks | None:

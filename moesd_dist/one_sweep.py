@@ -14,7 +14,7 @@ from moesd_dist.specs import checked, grid_from
 from moesd_dist.sweep.grid import Grid, value_of
 
 # What belongs to a sweep as a whole, whichever points it has.
-_WHOLE = ("cluster", "tracking", "launcher", "output", "plan", "budget_hours", "sweep.name", "sweep.extends", "sweep.adaptive")  # fmt: skip
+_WHOLE = ("cluster", "tracking", "launcher", "output", "plan", "budget_hours", "sweep.name", "sweep.extends", "sweep.adaptive", "validation")  # fmt: skip
 # What a point carries itself, so that an engine is never given another's.
 _IN_POINT = ("engine.kind", "engine.experts_implementation", "engine.fit", "engine.noise", "engine.args", "engine.cpu_fixes", "hardware.name", "hardware.device", "hardware.threads")  # fmt: skip
 _IN_PREDICTION = ("hardware.figures", "hardware.achieved")

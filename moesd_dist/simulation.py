@@ -9,12 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from moesd_dist.config import Conf, EngineConf, HardwareConf
+from moesd_dist.cpu_cache import NO_LINK_BYTES_PER_S
+from moesd_dist.engines.analytic_ranks import links_of
 from moesd_dist.hardware import achieved_of, device_figures, hardware_named
 from moesd_dist.models.counts import counts_of
-from moesd_dist.records import Device, DraftMethod, SimulationSpec, SweepPoint
+from moesd_dist.records import (
+    Device,
+    DraftMethod,
+    LayoutSpec,
+    ModelSpec,
+    SimulationSpec,
+    SweepPoint,
+)
 from moesd_dist.theory.counts import NO_MODEL
+from moesd_dist.theory.devices.device import DeviceFigures, within_a_node
 from moesd_dist.theory.steps.model import StepModel
 from moesd_dist.theory.steps.saved import about, load_model
+
+_ONE_RANK = LayoutSpec()
 
 
 def with_simulations(points: Sequence[SweepPoint], conf: Conf) -> list[SweepPoint]:
@@ -22,36 +34,78 @@ def with_simulations(points: Sequence[SweepPoint], conf: Conf) -> list[SweepPoin
 
     Raises ValueError if figures are unknown, or if a fit is none or of other models.
     """
-    names = {point.hardware for point in points if point.simulated}
-    specs = {name: simulation_spec(_hardware(name, conf), conf.engine) for name in sorted(names)}
-    if names and conf.engine.fit:
+    places = {(p.hardware, p.layout) for p in points if p.simulated}
+    specs = {
+        (name, layout): simulation_spec(_hardware(name, conf), conf.engine, layout)
+        for name, layout in sorted(places, key=str)
+    }
+    if places and conf.engine.fit:
         text = _text(conf.engine.fit)
         model = load_model(text)
         for point in {(p.hardware, p.threads, p.layout): p for p in points if p.simulated}.values():
             _check_place(point, about(text))
         for point in {(p.target, p.sd): p for p in points}.values():
             _check_models(point, model)
-    elif names:
+    elif places:
         for target, draft in {(p.target, p.sd.draft) for p in points}:
             _ = counts_of(target), draft and counts_of(draft)
-    return [replace(p, simulation=specs[p.hardware]) if p.simulated else p for p in points]
+        for target in {p.target for p in points if p.layout.dp_size > 1}:
+            _check_experts(target)
+    return [
+        replace(p, simulation=specs[p.hardware, p.layout]) if p.simulated else p for p in points
+    ]
 
 
-def simulation_spec(hardware: HardwareConf, engine: EngineConf) -> SimulationSpec:
-    """A fit knows its device; without one the hardware's figures are needed."""
+def simulation_spec(
+    hardware: HardwareConf, engine: EngineConf, layout: LayoutSpec = _ONE_RANK
+) -> SimulationSpec:
+    """A fit knows its device; without one the hardware's figures are needed.
+
+    What only matters between ranks is left out where there is one: it would change the identity of
+    points that it does not change. Raises ValueError for ranks between which no link is known.
+    """
+    several = layout.dp_size > 1
+    if engine.fit and several:
+        raise ValueError(
+            f"engine.fit knows no links, {layout.dp_size} ranks that share experts need them; leave "
+            "it away to predict from the figures of conf/hardware"
+        )
     if engine.fit:
         digest = hashlib.sha256(_text(engine.fit).encode()).hexdigest()[:16]
         path = str(Path(engine.fit).expanduser().resolve())
         return SimulationSpec(fit=digest, fit_path=path, noise=engine.noise)
+    figures = device_figures(hardware)
+    if several:
+        _check_links(figures, layout, hardware.name)
     return SimulationSpec(
-        device=_items(asdict(device_figures(hardware))),
+        device=_items(asdict(figures if several else within_a_node(figures))),
         achieved=_items(asdict(achieved_of(hardware))),
+        hidden_share=engine.hidden_share if several else 0.0,
         noise=engine.noise,
     )
 
 
-def _items(figures: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
-    return tuple((name, float(value)) for name, value in sorted(figures.items()))
+def _check_links(figures: DeviceFigures, layout: LayoutSpec, hardware: str) -> None:
+    """ValueError where ranks would have to talk over links of which nothing is known."""
+    if figures.link_bytes_per_s >= NO_LINK_BYTES_PER_S:
+        raise ValueError(
+            f"hardware {hardware} has no link between ranks to predict from; give all of "
+            "hardware.figures, link_bytes_per_s and link_latency_s among them"
+        )
+    links_of(figures, layout, hardware)
+
+
+def _check_experts(target: ModelSpec) -> None:
+    if not counts_of(target).num_experts:
+        raise ValueError(
+            f"{target.name} is dense, so ranks have no experts to share; use layout=single or tp2"
+        )
+
+
+def _items(figures: Mapping[str, float | None]) -> tuple[tuple[str, float], ...]:
+    """Those that are known."""
+    known = {name: value for name, value in figures.items() if value is not None}
+    return tuple((name, float(value)) for name, value in sorted(known.items()))
 
 
 def _hardware(name: str, conf: Conf) -> HardwareConf:

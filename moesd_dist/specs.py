@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from moesd_dist.axes import axes_of, exclusions_of
+from moesd_dist.axes import axes_of, exclusions_of, ranks_axis
 from moesd_dist.config import Conf, LayoutConf, ModelConf, SdConf
 from moesd_dist.models.sources import content_digest
 from moesd_dist.records import (
@@ -25,7 +25,8 @@ from moesd_dist.records import (
     WorkloadSpec,
 )
 from moesd_dist.simulation import with_simulations
-from moesd_dist.sweep.grid import Grid, make_grid
+from moesd_dist.sweep.grid import Axis, Grid, make_grid
+from moesd_dist.sweep.validation.shares import with_single_ranks
 from moesd_dist.validate import check_known_keys, check_points, check_reach
 from moesd_dist.workloads.acceptance_files import read_profile
 from moesd_dist.workloads.prompts import read_jsonl
@@ -42,8 +43,19 @@ def conf_from(config: DictConfig) -> Conf:
 def grid_from(conf: Conf) -> Grid:
     """Every combination of the axes, nothing looked up or checked yet."""
     base = base_point(conf)
-    axes, exclude = axes_of(conf.sweep), exclusions_of(conf.sweep, base)
-    return make_grid(base, axes, exclude=exclude, control=conf.sweep.control)
+    axes, exclude = _axes(conf, base), exclusions_of(conf.sweep, base)
+    grid = make_grid(base, axes, exclude=exclude, control=conf.sweep.control)
+    return replace(grid, points=with_single_ranks(grid.points)) if conf.validation else grid
+
+
+def _axes(conf: Conf, base: SweepPoint) -> list[Axis]:
+    """Layouts outermost: each is an engine of its own."""
+    axes = axes_of(conf.sweep)
+    if not conf.sweep.ranks:
+        return axes
+    for name in (name for axis in axes for name in axis.names if name.startswith("layout")):
+        raise ValueError(f"sweep.ranks makes the layouts, and {name} is an axis too; keep one")
+    return [ranks_axis(conf.sweep.ranks, base.layout), *axes]
 
 
 def checked(points: Sequence[SweepPoint], conf: Conf) -> list[SweepPoint]:

@@ -81,7 +81,9 @@ def _check_settings(point: SweepPoint) -> None:
             f"{', '.join(sorted(_OURS))} without them"
         )
     if not point.simulated and PREDICTED_ONLY in (m.dtype for m in _models(point)):
-        raise ValueError(f"dtype {PREDICTED_ONLY} is for predictions; use engine=analytic, or bfloat16")
+        raise ValueError(
+            f"dtype {PREDICTED_ONLY} is for predictions; use engine=analytic, or bfloat16"
+        )
     if point.simulated:
         _check_simulation(point)
     elif point.engine == "transformers":

@@ -65,6 +65,7 @@ def cli(tmp_path, monkeypatch, capfd) -> Cli:
             id="devices",
         ),
         pytest.param(["model.dtype=int3"], "model.dtype must be one of", id="dtype"),
+        pytest.param(["model.dtype=float8_e4m3fn"], "is for predictions", id="predicted dtype"),
         pytest.param(
             ["model.widen.hidden=3"], "power", id="widening that bfloat16 cannot hold exactly"
         ),
@@ -129,9 +130,9 @@ def cli(tmp_path, monkeypatch, capfd) -> Cli:
             id="a formula verifies nothing",
         ),
         pytest.param(
-            [*PREDICT, "hardware=A800", "layout=dp2_ep"],
-            "tensor parallelism only",
-            id="expert parallelism by formula",
+            [*PREDICT, "hardware=A800", "layout.dp_size=2"],
+            "data-parallel ranks that share the experts",
+            id="data parallelism alone by formula",
         ),
         pytest.param(
             [*PREDICT, "hardware=cpu", "layout.tp_size=2"], "a cpu has none", id="links of a cpu"

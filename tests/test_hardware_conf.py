@@ -18,7 +18,9 @@ from moesd_dist.theory.devices.device import DeviceFigures
 from moesd_dist.theory.devices.operations import Achieved
 from moesd_dist.tracking.provenance import cpu_model
 
-GPUS = ("A100", "A800", "H100", "H800", "H200", "B200", "L40", "L40S", "MI300X")
+NO_NODES = ("L40", "L40S")  # whose links between nodes differ from one server to the next
+ON_NODES = ("A100", "A800", "H100", "H800", "H200", "B200", "GB200_NVL72", "MI300X")
+GPUS = ON_NODES + NO_NODES
 NAMES = sorted(path.stem for path in (CONF / "hardware").glob("*.yaml"))
 RATES = CpuRates(
     host="here", cpu_model=cpu_model(), threads=1, read_bytes_per_s=4e10, read_spread=0.01,
@@ -51,9 +53,24 @@ def test_a_device_has_figures_with_a_source_for_each(name: str) -> None:
     figures = hardware.device_figures(hardware.hardware_named(name))
     assert 10 < figures.flops / figures.bytes_per_s < 1000  # the ridge point, operations a byte
     lines = (CONF / "hardware" / f"{name}.yaml").read_text().splitlines()
-    for field in fields(DeviceFigures):
+    for field in [f for f in fields(DeviceFigures) if getattr(figures, f.name) is not None]:
         (line,) = (line for line in lines if line.strip().startswith(f"{field.name}:"))
         assert "  # " in line
+
+
+@pytest.mark.parametrize("name", GPUS)
+def test_the_way_to_other_nodes_is_known_whole_or_not_at_all(name: str) -> None:
+    figures = hardware.device_figures(hardware.hardware_named(name))
+    far = (figures.inter_link_bytes_per_s, figures.inter_link_latency_s, figures.devices_per_node)
+    if name in NO_NODES:
+        assert far == (None, None, None)
+        return
+    rate, latency, devices = far
+    assert rate is not None
+    assert latency is not None
+    assert rate < figures.link_bytes_per_s
+    assert latency > figures.link_latency_s
+    assert devices == (72 if name == "GB200_NVL72" else 8)
 
 
 def test_what_vllm_achieves_is_what_the_a800_rows_teach() -> None:

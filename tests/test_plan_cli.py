@@ -153,6 +153,20 @@ def test_a_cluster_that_is_not_there_is_planned_on_this_machine(cli: Cli) -> Non
     assert "this machine" in out
 
 
+def test_nodes_on_this_machine_are_reckoned_with(cli: Cli) -> None:
+    spread = ("layout.dp_size=4", "layout.nodes=2", "layout.expert_parallel=true")
+    code, out, err = cli("cluster=local_nodes", *spread, "workload=random", "plan=true")
+    assert (code, err) == (0, "")
+    assert "this machine: 2 nodes, 8 CPUs, 0 GPUs" in out
+    assert "assumed" not in out
+
+
+def test_nodes_are_not_started_beside_a_cluster_that_is_there(cli: Cli) -> None:
+    code, _, err = cli("cluster=existing", "cluster.nodes=2", "workload=random", "plan=true")
+    assert code == 2
+    assert "cluster.address=auto has its own; leave them away" in err
+
+
 @pytest.fixture
 def h200_node() -> Iterator[str]:
     """The address of a Ray cluster of one node that says it has eight H200."""

@@ -19,6 +19,7 @@ from moesd_dist.config.machine import (
 )
 from moesd_dist.config.models import ModelConf, SdConf, WidenConf, WorkloadConf
 from moesd_dist.config.sweep import AdaptiveConf, ClusterConf, SweepConf, TrackingConf
+from moesd_dist.config.validation import ValidationConf
 
 __all__ = [
     "CONF",
@@ -37,6 +38,7 @@ __all__ = [
     "SdConf",
     "SweepConf",
     "TrackingConf",
+    "ValidationConf",
     "WidenConf",
     "WorkloadConf",
     "register",
@@ -66,6 +68,7 @@ class Conf:
     cluster: ClusterConf = MISSING
     tracking: TrackingConf = MISSING
     sweep: SweepConf = MISSING
+    validation: ValidationConf | None = None  # foretell the points over several ranks, then compare
     launcher: Launcher = Launcher.ray
     plan: bool = False  # print what would be done and spend nothing
     budget_hours: float | None = (

@@ -22,7 +22,7 @@ class ForeignLoadPolicy(StrEnum):
 
 @dataclass
 class FiguresConf:
-    """Peak figures of one device (`theory.device`); null is unknown."""
+    """Peak figures of one device (`theory.device`); null is unknown. The last three are optional."""
 
     flops: float | None = None
     bytes_per_s: float | None = None
@@ -30,6 +30,9 @@ class FiguresConf:
     clock_hz: float | None = None
     link_bytes_per_s: float | None = None
     link_latency_s: float | None = None
+    inter_link_bytes_per_s: float | None = None
+    inter_link_latency_s: float | None = None
+    devices_per_node: int | None = None
 
 
 @dataclass

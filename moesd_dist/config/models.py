@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from moesd_dist.config.checks import at_least, between, one_of, plain
+from moesd_dist.models.shape import BYTES_PER_VALUE
 from moesd_dist.records import DraftMethod, ModelSource
 
 
@@ -33,7 +34,7 @@ class ModelConf:
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
-        one_of("model.dtype", self.dtype, ("bfloat16", "float16", "float32"))
+        one_of("model.dtype", self.dtype, tuple(BYTES_PER_VALUE))
 
 
 @dataclass

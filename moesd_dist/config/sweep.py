@@ -8,7 +8,7 @@ from typing import Any
 from moesd_dist.config.checks import at_least, plain
 from moesd_dist.theory.choices.design import Objective
 
-_LEAST = {"batch_size": 1, "gamma": 0, "top_k": 1, "temperature": 0}
+_LEAST = {"batch_size": 1, "gamma": 0, "top_k": 1, "temperature": 0, "ranks": 1}
 
 
 @dataclass
@@ -42,6 +42,7 @@ class SweepConf:
     top_k: list[int] = field(default_factory=list)
     temperature: list[float] = field(default_factory=lambda: [0.0])
     workload: list[str] = field(default_factory=list)
+    ranks: list[int] = field(default_factory=list)  # that share batch and experts; 1 exchanges nothing
     axes: dict[str, Any] = field(default_factory=dict)
     # [{batch_size: [1, 8], gamma: [4, 2]}]: fields that step together
     zipped: list[Any] = field(default_factory=list)
@@ -74,6 +75,8 @@ class ClusterConf:
     """Seconds are wall-clock; an attempt is one try of one group."""
 
     address: str = ""
+    nodes: int = 1  # of a cluster on this machine; they share its cores
+    cpus_per_node: int = 0  # that each of those says it has; 0: this machine's cores
     attempts: int = 3  # of a group whose worker, node or answer was lost
     attempts_on_error: int = 2  # of one whose engine raised
     backoff_s: float = 5.0  # before the second attempt; doubles with each
@@ -90,6 +93,18 @@ class ClusterConf:
             at_least(f"cluster.{name}", getattr(self, name), 1)
         for name in ("backoff_s", "deadline_min_s", "place_s", "sentinel_every", "drift_tolerance"):
             at_least(f"cluster.{name}", getattr(self, name), 0)
+        at_least("cluster.nodes", self.nodes, 1)
+        at_least("cluster.cpus_per_node", self.cpus_per_node, 0)
+        if self.address and (self.nodes > 1 or self.cpus_per_node):
+            raise ValueError(
+                "cluster.nodes and cluster.cpus_per_node are of a cluster that is started here; "
+                f"the one at cluster.address={self.address} has its own; leave them away"
+            )
+
+    @property
+    def share_a_machine(self) -> bool:
+        """Whether engines on different nodes would disturb each other."""
+        return not self.address and self.nodes > 1
 
 
 @dataclass

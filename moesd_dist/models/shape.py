@@ -8,7 +8,8 @@ from moesd_dist.models import families, parameters
 from moesd_dist.models.attention import attention, cached_values
 from moesd_dist.models.families import Config, integer
 
-BYTES_PER_VALUE = {"bfloat16": 2, "float16": 2, "float32": 4}
+PREDICTED_ONLY = "float8_e4m3fn"  # as DeepSeek-V3 is served: no engine here computes in it
+BYTES_PER_VALUE = {"bfloat16": 2, "float16": 2, "float32": 4, PREDICTED_ONLY: 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

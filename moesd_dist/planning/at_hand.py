@@ -55,8 +55,16 @@ def _of_this_machine(conf: Conf) -> AtHand:
     labels = dict(conf.hardware.labels)
     if wanted and any(wanted in name for name in names):
         labels[ACCELERATOR] = wanted
-    room = Room(node_id="here", cpus=os.cpu_count() or 1, gpus=len(gpus), labels=labels)
-    return AtHand(rooms=(room,), notes=(f"this machine: {_counted((room,))}",))
+    rooms = tuple(
+        Room(
+            node_id=f"here {place + 1}",
+            cpus=conf.cluster.cpus_per_node or os.cpu_count() or 1,
+            gpus=0 if place else len(gpus),
+            labels={} if place else labels,
+        )
+        for place in range(conf.cluster.nodes)
+    )
+    return AtHand(rooms=rooms, notes=(f"this machine: {_counted(rooms)}",))
 
 
 def _assumed(needs: Sequence[Needs]) -> tuple[Room, ...]:

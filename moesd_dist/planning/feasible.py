@@ -37,7 +37,7 @@ def _check(key: EngineKey, conf: Conf) -> Check:
             draft=key.draft,
             simulation=key.simulation,
             hardware=key.hardware,
-            tp_size=key.layout.tp_size,
+            layout=key.layout,
         )
         return engine.infeasible
     available, where = _device_bytes(conf)

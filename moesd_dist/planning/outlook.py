@@ -92,7 +92,7 @@ def foresee(
     works = [Work(group=g, key=engine_key(g), seconds=costs.group_s(g)) for g in wanted]
     needs = partial(needs_of, confs)
     hand = at_hand(conf, list(dict.fromkeys(needs(work.key) for work in works)) or [Needs()])
-    rehearsal = _rehearsed(works, hand.rooms, needs, costs, alone=conf.launcher is Launcher.inline)
+    rehearsal = _rehearsed(works, hand.rooms, needs, costs, conf)
     return Outlook(
         points=len(points),
         done=len(done),
@@ -134,16 +134,16 @@ def _rehearsed(
     rooms: Sequence[Room],
     needs: partial[Needs],
     costs: Costs,
-    *,
-    alone: bool,
+    conf: Conf,
 ) -> Rehearsal:
     """In this process there is one engine at a time, so each is taken to fill the machine."""
+    alone = conf.launcher is Launcher.inline
 
     def asked(key: EngineKey) -> Needs:
         found = needs(key)
         return replace(found, cpus=rooms[0].cpus, whole_node=True) if alone else found
 
-    return rehearse(works, rooms, asked, costs.start_s)
+    return rehearse(works, rooms, asked, costs.start_s, one_by_one=conf.cluster.share_a_machine)
 
 
 def _sources(todo: Sequence[Group], costs: Costs) -> tuple[tuple[str, int], ...]:

@@ -91,7 +91,7 @@ def _engine(run: EngineRun) -> str:
 def _key(key: EngineKey) -> str:
     draft = f" + {key.draft.name}" if key.draft else ""
     layout = key.layout
-    sizes = {"tp": layout.tp_size, "dp": layout.dp_size, "ep": layout.ep_size}
+    sizes = {"tp": layout.tp_size, "dp": layout.dp_size, "ep": layout.ep_size, "nodes": layout.nodes}  # fmt: skip
     text = "".join(f" {name}{size}" for name, size in sizes.items() if size > 1)
     return f"{key.engine} {key.target.name}{draft} on {key.hardware}{text}"
 

@@ -6,18 +6,22 @@ from dataclasses import dataclass
 
 ALL_TO_ALL = "all_to_all"
 ALL_GATHER = "allgather_reducescatter"
+COUNTS, GATHER, SCATTER = "counts", "all_gather", "reduce_scatter"  # further collectives
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectiveTimes:
     """One collective over `ranks` ranks on `nodes` nodes, by size; tuples run in parallel.
 
-    `row_bytes` is what one rank hands to all *other* ranks together in one call: for all_to_all an
-    equal share to each, for allgather_reducescatter the rank's whole contribution. Seconds are of
-    the slowest rank, the median over repeats, with their first and third quartile.
+    `row_bytes` is what one rank hands over in one call: for all_to_all to all *other* ranks
+    together, an equal share to each (it keeps as large a share for itself); for all_gather its own
+    rows, which all others get; for reduce_scatter its summands for all ranks, its own included; for
+    counts an integer to each other rank. Seconds are of the slowest rank, the median over repeats,
+    with their first and third quartile; counts begin after a barrier, all others after counts, as a
+    MoE layer does.
     """
 
-    collective: str  # ALL_TO_ALL, or one of its alternative: "all_gather", "reduce_scatter"
+    collective: str  # ALL_TO_ALL, GATHER or SCATTER by several sizes; COUNTS by one
     ranks: int
     nodes: int
     row_bytes: tuple[int, ...]
@@ -35,6 +39,9 @@ class RankRates:
     host: str
     read_bytes_per_s: float
     gemm_flops: float
+    rank: int = 0
+    kernel_s: float = 0.0  # of a fixed product that stays in the cache: cores without memory
+    foreign_cores: float = 0.0  # of its host, kept busy by others while it measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,3 +52,14 @@ class Calibration:
     threads: int
     collectives: tuple[CollectiveTimes, ...]
     rates: tuple[RankRates, ...]  # one of every rank of every layout; (1, 1) is a rank alone
+    counts: tuple[CollectiveTimes, ...] = ()  # an integer to each other rank: one size
+    cpu_model: str = ""  # of all hosts, each once
+
+    @property
+    def layouts(self) -> tuple[tuple[int, int], ...]:
+        """(Ranks, nodes), in the order in which they were measured."""
+        return tuple(dict.fromkeys((r.ranks, r.nodes) for r in self.rates))
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        return tuple(sorted({r.host for r in self.rates}))

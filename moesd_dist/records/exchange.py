@@ -47,5 +47,11 @@ class Exchange:
 
     ranks: tuple[RankTrace, ...]
     forwards: int  # target forwards of the window, the same on every rank
+    alike: int = 1  # ranks that each trace stands for: a formula knows the mean one only
     max_activated_experts: tuple[int, ...] = ()  # [layer] of the rank with most of them
     max_load: tuple[int, ...] = ()  # [layer] of the busiest rank
+
+    @property
+    def size(self) -> int:
+        """How many ranks there are."""
+        return len(self.ranks) * self.alike

@@ -84,6 +84,11 @@ class Measurement:
         """Whether its seconds mean anything; its counts do in any case."""
         return not self.point.untimed
 
+    @property
+    def ranks(self) -> int:
+        """How many an engine looked into, or predicted; 0 where it did not, 1 where it is alone."""
+        return max((r.exchange.size for r in self.repeats if r.exchange), default=0)
+
     def paired_speedups(self) -> list[float]:
         """Baseline seconds per token over ours, one a repeat."""
         pairs = zip(self.baseline, self.repeats, strict=True)

@@ -18,4 +18,5 @@ class SimulationSpec:
     achieved: Items = ()  # fields of theory.operations.Achieved
     fit: str = ""
     fit_path: str = field(default="", compare=False)
+    hidden_share: float = 0.0  # of the traffic between ranks, behind computation
     noise: float = 0.0  # standard deviation of the logarithm of a repeat's seconds

@@ -113,7 +113,8 @@ class InlineExecutor:
         self._unloadable: dict[EngineKey, Failed] = {}
 
     def run(self, todo: Sequence[Group]) -> Iterator[Arrival]:
-        sizes = [group.baseline.layout.dp_size for group in todo]
+        measured = [group.baseline for group in todo if not group.baseline.simulated]
+        sizes = [point.layout.dp_size for point in measured]
         if max(sizes, default=1) > 1:
             raise ValueError(
                 "launcher=inline runs a single process, data-parallel ranks need one each; "

@@ -46,6 +46,12 @@ class History:
         """What counts, by point id."""
         return {k: self._outcome(n) for k, n in self._last().items()}
 
+    def whole(self, point_ids: Collection[str]) -> dict[str, Outcome]:
+        """What counts of these points, with everything that was written of them."""
+        last = self._last()
+        found = {k: self._said(last[k]) for k in point_ids if k in last}
+        return {k: said for k, said in found.items() if not isinstance(said, Withdrawal)}
+
     def counted(self) -> int:
         """Points that have an outcome that counts."""
         return len(self._last())
@@ -100,9 +106,12 @@ class History:
         return Word(number=number, point_id=entry.point_id, place=entry.place, said=said)
 
     def _outcome(self, number: int) -> Outcome:
-        found = said_in(line_at(self._path, self._entries[number].place))
+        found = self._said(number)
         assert not isinstance(found, Withdrawal)  # those are told apart by their entry
         return without_expert_load(found)
+
+    def _said(self, number: int) -> Outcome | Withdrawal:
+        return said_in(line_at(self._path, self._entries[number].place))
 
     def _read(self, place: int, line: str) -> None:
         entry, self.lines = json.loads(line), self.lines + 1

@@ -100,9 +100,8 @@ def merged_repeat(ranks: Sequence[Repeat]) -> Repeat:
     """Counts summed, wall-clock seconds of the slowest rank.
 
     The slowest draft phase may be another rank's than the slowest verification, so the parts may
-    add up to more than `seconds`. Distinct experts stay unknown: each rank reports those that its
-    own tokens chose, and their sum would count an expert that two ranks chose twice; summed loads
-    stay right.
+    add up to more than `seconds`. Summed loads are right whoever counted them; distinct experts
+    stay unknown unless the ranks counted those of all together, which they do with an exchange.
     """
     gammas = [r.tokens_per_forward - 1 for r in ranks]
     if len(set(gammas)) > 1:
@@ -120,8 +119,8 @@ def merged_repeat(ranks: Sequence[Repeat]) -> Repeat:
         mean_context=_mean_context(ranks),
         verified_tokens=_verified_tokens(ranks),
         expert_load=_expert_load([r.expert_load for r in ranks]),
-        experts_seen=(),
-        layer_forwards=0,
+        experts_seen=_distinct_experts(ranks)[0],
+        layer_forwards=_distinct_experts(ranks)[1],
     )
 
 
@@ -139,6 +138,16 @@ def _verified_tokens(ranks: Sequence[Repeat]) -> int:
     if not any(r.verified_tokens for r in ranks):
         return 0
     return sum(r.verified_tokens or r.sequence_rounds * r.tokens_per_forward for r in ranks)
+
+
+def _distinct_experts(ranks: Sequence[Repeat]) -> tuple[tuple[int, ...], int]:
+    """`experts_seen` and `layer_forwards`.
+
+    Ranks that look into each other report the same experts of all their tokens. Any other rank
+    reports those that its own tokens chose: their sum would count an expert that two chose twice.
+    """
+    said = {(r.experts_seen, r.layer_forwards) for r in ranks}
+    return said.pop() if len(said) == 1 and all(r.exchange for r in ranks) else ((), 0)
 
 
 def _expert_load(

@@ -10,6 +10,7 @@ from scipy import stats
 
 from moesd_dist.records import Interval, Measurement, Repeat
 from moesd_dist.records.identity import by_object
+from moesd_dist.sweep.exchange_metrics import exchange_counts, exchange_times
 from moesd_dist.theory.acceptance import alpha_from_sigma
 from moesd_dist.theory.experts import expected_activated_experts
 from moesd_dist.theory.speedup import RoundTimes, decompose
@@ -48,9 +49,11 @@ def metrics(measurement: Measurement) -> dict[str, float]:
     """
     m = measurement
     counts = {**_count_metrics(m), **_acceptance_metrics(m), **_expert_metrics(m)}
+    counts |= exchange_counts(m)
     if not m.timed:
         return counts
-    return {**_time_metrics(m), **_engine_time_metrics(m), **counts, **_decomposition(m)}
+    times = {**_time_metrics(m), **_engine_time_metrics(m), **exchange_times(m)}
+    return {**times, **counts, **_decomposition(m)}
 
 
 def _time_metrics(m: Measurement) -> dict[str, float]:

@@ -61,9 +61,10 @@ class RoutingLaw:
 
     def _log_missed(self, rho: _Floats, tokens: _Floats) -> _Floats:
         """ln of the mean chance that no token takes an expert."""
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
             if math.isinf(self.popularity):
-                return np.asarray(tokens * np.log1p(-np.minimum(rho, 1.0)))
+                certain = tokens * np.log1p(-np.minimum(rho, 1.0))  # no token times -inf is nan
+                return np.asarray(np.where(tokens > 0.0, certain, 0.0))
             missed = self.popularity * (1.0 - rho)
             rise = gammaln(missed + tokens) - gammaln(missed)
             fall = gammaln(self.popularity + tokens) - gammaln(self.popularity)

@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from moesd_dist.records import Failed, Infeasible, Measurement, Outcome, Role, SweepPoint
+from moesd_dist.records import (
+    Failed,
+    Infeasible,
+    LayoutSpec,
+    Measurement,
+    Outcome,
+    Role,
+    SweepPoint,
+)
 from moesd_dist.records.serial import kind_of
 from moesd_dist.tracking.provenance import Provenance
 
@@ -15,7 +23,7 @@ _LISTED = 24  # values of an axis that are still spelled out
 
 
 def run_name(point: SweepPoint) -> str:
-    """Such as `B=8 gamma=3`; an axis at its default is left out."""
+    """Such as `B=8 gamma=3 EP=4 nodes=2`; an axis at its default is left out."""
     parts = [f"B={point.batch_size}", f"gamma={point.gamma}"]
     if point.temperature:
         parts.append(f"T={point.temperature}")
@@ -23,7 +31,15 @@ def run_name(point: SweepPoint) -> str:
         parts.append(f"K={point.top_k}")
     if point.role is Role.control:
         parts.append("control")
-    return " ".join(parts)
+    return " ".join([*parts, *_layout_name(point.layout)])
+
+
+def _layout_name(layout: LayoutSpec) -> list[str]:
+    sizes = {"EP": layout.ep_size, "nodes": layout.nodes}
+    return [
+        *(f"{name}={size}" for name, size in sizes.items() if size > 1),
+        *filter(None, (layout.expert_placement, layout.all2all_backend)),
+    ]
 
 
 def point_params(point: SweepPoint) -> dict[str, str]:
@@ -55,6 +71,10 @@ def point_params(point: SweepPoint) -> dict[str, str]:
         "tp_size": layout.tp_size,
         "dp_size": layout.dp_size,
         "ep_size": layout.ep_size,
+        "nodes": layout.nodes,
+        "expert_placement": layout.expert_placement or "default",
+        "expert_loads": layout.loads_digest or "none",
+        "all2all_backend": layout.all2all_backend or "default",
         "repeats": point.protocol.repeats,
         "warmup_rounds": point.protocol.warmup_rounds,
         "window_tokens": point.protocol.window_tokens,

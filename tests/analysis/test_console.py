@@ -20,10 +20,12 @@ from tests.analysis.conftest import measure, point, untimed
         ),
         pytest.param(
             untimed(8, 3),
-            "B=8 gamma=3 untimed, acceptance length 2.80 (cpu_fixes)",
+            "B=8 gamma=3 ep=2 untimed, acceptance length 2.80 (cpu_fixes)",
             id="untimed",
         ),
-        pytest.param(untimed(8, 0), "B=8 gamma=0 untimed (cpu_fixes)", id="an untimed baseline"),
+        pytest.param(
+            untimed(8, 0), "B=8 gamma=0 ep=2 untimed (cpu_fixes)", id="an untimed baseline"
+        ),
         pytest.param(
             Failed(point=point(8, 3), reason="it broke"),
             "B=8 gamma=3 failed: it broke",

@@ -74,8 +74,6 @@ def test_untimed_points_have_a_curve_of_acceptance_alone() -> None:
 
 def test_untimed_points_leave_the_curves_of_timed_ones_alone() -> None:
     mixed = summary_curves([*hump(), untimed(8, 0), untimed(8, 3)])
-    timed = {name: c for name, c in mixed.items() if name.endswith("layout_ep_size_1")}
-    assert [name for name in mixed if name not in timed] == [
-        "acceptance_length_gamma_3_layout_ep_size_2"
-    ]
+    timed = {name: c for name, c in mixed.items() if name.endswith("ep_size_1")}
+    assert [name for name in mixed if name not in timed] == ["acceptance_length_gamma_3_ep_size_2"]
     assert list(timed.values()) == list(summary_curves(hump()).values())

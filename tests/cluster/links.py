@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from dataclasses import dataclass, field
+from zlib import crc32
 
 
 @dataclass(slots=True)
@@ -22,7 +23,8 @@ class Links:
         return f"mn{self.tag}-{number}"
 
     def address(self, number: int) -> str:
-        return f"10.{200 + os.getpid() % 50}.{os.getpid() // 50 % 250}.{number}"
+        network = crc32(f"{os.getpid()} {self.tag}".encode())  # a process may have two of them
+        return f"10.{200 + network % 50}.{network // 50 % 250}.{number}"
 
     def build(self) -> None:
         _ip("link", "add", self.bridge, "type", "bridge")
@@ -48,6 +50,35 @@ class Links:
     def heal(self, number: int) -> None:
         _ip("link", "set", self.wires[number], "master", self.bridge)
 
+    def limit(self, number: int, mbit: int) -> None:
+        """Both directions, to all others: the link is as slow as an Ethernet of that speed."""
+        # Bursts of 2 ms, but at least a segmented packet; packets are lost that would wait 50 ms,
+        # so that Ray's health checks get through a link that is full.
+        burst = max(32_000, mbit * 250)
+        rate = ("tbf", "rate", f"{mbit}mbit", "burst", str(burst), "latency", "50ms")
+        for end in self._ends(number):
+            _tc(*end[:-1], "qdisc", "replace", "dev", end[-1], "root", *rate)
+
+    def unlimit(self, number: int) -> None:
+        for end in self._ends(number):
+            _tc(*end[:-1], "qdisc", "delete", "dev", end[-1], "root")
+
+    def isolate(self, *numbers: int) -> None:
+        """None of these reaches another of them, without a word; all still reach the bridge's own."""
+        for number in numbers:
+            self._set_isolated(number, "on")
+
+    def unite(self, *numbers: int) -> None:
+        for number in numbers:
+            self._set_isolated(number, "off")
+
+    def _ends(self, number: int) -> tuple[tuple[str, ...], ...]:
+        """What tc calls the ends of a link: at the bridge, and inside of the namespace."""
+        return (self.wires[number],), ("-n", self.namespace(number), "eth0")
+
+    def _set_isolated(self, number: int, state: str) -> None:
+        _run("bridge", "link", "set", "dev", self.wires[number], "isolated", state)
+
     def remove(self) -> None:
         """What there is of it; a namespace takes its link along when its last process has ended."""
         for number in self.wires:
@@ -56,4 +87,12 @@ class Links:
 
 
 def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+    _run("ip", *arguments)
+
+
+def _tc(*arguments: str) -> None:
+    _run("tc", *arguments)
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)

@@ -52,7 +52,7 @@ class Node:
 
 @dataclass(slots=True)
 class Cluster:
-    """A head without CPUs and nodes of one CPU; `links` gives each node a network of its own.
+    """A head without CPUs and nodes of `cpus`; `links` gives each node a network of its own.
 
     The head and the driver share the machine's own network.
     """
@@ -61,6 +61,7 @@ class Cluster:
     environment: Mapping[str, str]
     tag: str
     links: Links | None = None
+    cpus: int = 1  # that a node says it has
     nodes: list[Node] = field(default_factory=list)  # those that nothing was done to
     port: int = 0
     _started: list[Node] = field(default_factory=list)  # the head first
@@ -90,7 +91,7 @@ class Cluster:
         self.nodes.append(node)
         if self.links is not None:
             self.links.lay(node.number)
-        self._launch(node, f"--address={self.address}", "--num-cpus=1")
+        self._launch(node, f"--address={self.address}", f"--num-cpus={self.cpus}")
 
     def wait_ready(self) -> None:
         for node in self.nodes:
@@ -158,11 +159,13 @@ def _options(node: Node, folder: Path) -> list[str]:
 
 
 @contextmanager
-def cluster(size: int, environment: Mapping[str, str], *, apart: bool = False) -> Iterator[Cluster]:
+def cluster(
+    size: int, environment: Mapping[str, str], *, apart: bool = False, cpus: int = 1
+) -> Iterator[Cluster]:
     """Gone at the end, whatever happens; what its nodes said last is printed if something does."""
     folder = Path(tempfile.mkdtemp(prefix="mr", dir="/tmp"))
     tag = folder.name[-5:]
-    made = Cluster(folder, environment, tag, Links(tag) if apart else None)
+    made = Cluster(folder, environment, tag, Links(tag) if apart else None, cpus)
     try:
         made.start(size)
         yield made

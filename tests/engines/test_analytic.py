@@ -85,7 +85,7 @@ def engine(point: SweepPoint) -> AnalyticEngine:
         draft=point.sd.draft,
         simulation=point.simulation,
         hardware=point.hardware,
-        tp_size=point.layout.tp_size,
+        layout=point.layout,
     )
 
 

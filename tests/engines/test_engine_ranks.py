@@ -96,6 +96,11 @@ def test_a_rank_holds_its_own_experts_only(merged, alone):
         assert trace.weight_bytes == whole.weight_bytes - whole.expert_bytes // 2
 
 
+def test_what_was_exchanged_is_of_the_window_alone(merged):
+    for repeat in merged:
+        assert repeat.exchange.forwards == repeat.rounds
+
+
 def test_phases_are_within_the_forwards(merged):
     for repeat in merged:
         for trace in repeat.exchange.ranks:

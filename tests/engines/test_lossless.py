@@ -35,7 +35,7 @@ def pairs(tiny, kit):
             plain.config._attn_implementation = "sdpa"
             truth = kit.generate(plain, prompts, OUTPUT)
             plain.config._attn_implementation = "moesd_ragged"
-            draft = kit.installed(kit.noisy_copy(plain, 0.1))
+            draft = kit.installed(kit.noisy_copy(plain, 0.2))
             made[name] = kit.decoding(kit.installed(plain), draft), prompts, truth
         return made[name]
 

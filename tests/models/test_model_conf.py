@@ -63,6 +63,7 @@ def test_a_shape_has_as_many_parameters_as_transformers_builds(name: str) -> Non
         pytest.param("qwen15_moe_a27b", 14.3, 2.7, id="Qwen1.5-MoE-A2.7B"),
         pytest.param("olmoe_1b_7b", 6.9, 1.3, id="OLMoE-1B-7B"),
         pytest.param("deepseek_v3", 671.0, 37.5, id="DeepSeek-V3"),
+        pytest.param("qwen3_235b_a22b", 235.0, 22.0, id="Qwen3-235B-A22B"),
         pytest.param("opt_30b", 30.0, 30.0, id="OPT-30B"),
     ],
 )
@@ -72,6 +73,27 @@ def test_a_public_model_has_its_published_size(
     shape = shape_of(conf(name)["config"])
     assert shape.total_params == pytest.approx(total_billions * 1e9, rel=0.01)
     assert shape.active_params == pytest.approx(active_billions * 1e9, rel=0.02)
+
+
+def test_kimi_k2_is_of_deepseek_v3s_family_and_within_two_percent_of_its_printed_size() -> None:
+    shape, relative = (shape_of(conf(name)["config"]) for name in ("kimi_k2", "deepseek_v3"))
+    assert shape.total_params == pytest.approx(1.04e12, rel=0.02)  # as its report prints it
+    assert shape.active_params - shape.lookup_params == pytest.approx(32e9, rel=0.02)
+    assert shape.expert_params == relative.expert_params
+    assert (shape.num_experts, shape.num_moe_layers) == (384, 60)
+
+
+@pytest.mark.parametrize("name", ["deepseek_v3", "kimi_k2", "qwen3_235b_a22b"])
+def test_the_first_layer_alone_stands_for_a_layer_that_predicts_further_tokens(name: str) -> None:
+    """A dense block of it is as wide as the experts that a token passes in any other layer."""
+    config = conf(name)["config"]
+    target = shape_of(config)
+    draft = shape_of({**config, "num_hidden_layers": 1, **({"mlp_only_layers": [0]} if "mlp_only_layers" in config else {})})  # fmt: skip
+    assert draft.num_moe_layers == 0
+    wide = (target.top_k + target.num_shared_experts) * target.expert_params
+    hidden = target.hidden_size
+    assert 3 * hidden * config["intermediate_size"] == wide
+    assert draft.vocab_size == target.vocab_size
 
 
 def test_the_small_cpu_pair_differs_only_in_its_experts() -> None:

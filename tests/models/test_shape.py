@@ -192,5 +192,6 @@ def test_deepseek_needs_its_query_rank_spelled_out() -> None:
 
 def test_a_dtype_has_a_width_or_is_refused() -> None:
     assert [bytes_per_value(d) for d in ("bfloat16", "float16", "float32")] == [2, 2, 4]
+    assert bytes_per_value("float8_e4m3fn") == 1
     with pytest.raises(ValueError, match="'int3' is not supported; use one of bfloat16"):
         bytes_per_value("int3")

@@ -54,7 +54,7 @@ def test_every_field_of_a_repeat_has_a_rule():
     """Who adds a field decides how ranks share it."""
     own = {
         "accepted_per_position", "tokens_per_forward", "experts_seen", "layer_forwards",
-        "expert_load", "mean_context", "verified_tokens",
+        "expert_load", "mean_context", "verified_tokens", "exchange",
     }  # fmt: skip
     assert {*SUMMED, *LARGEST, *own} == {f.name for f in fields(Repeat)}
 

@@ -173,7 +173,9 @@ class TransformersEngine:
                 repeat=repeat,
                 encode=pair.encode,
                 vocab_size=pair.models[0].vocab_size,
-            )[self._place.rank :: busy]  # all ranks together begin with the prompts of a single process
+            )[
+                self._place.rank :: busy
+            ]  # all ranks together begin with the prompts of a single process
             self._pool = (key, PrefilledPrompts(prompts, pair.models, pair.sharing))
         return self._pool[1]
 

@@ -35,10 +35,10 @@ class PackedExperts:
 
     def forward(self, hidden: Tensor, chosen: Tensor, weights: Tensor, counts: Tensor) -> Tensor:
         """[tokens, width] from router choices and weights [tokens, top_k]; one call per active expert."""
-        tokens, top_k = chosen.shape
-        owner = torch.arange(tokens, device=chosen.device).repeat_interleave(top_k)
+        top_k = chosen.shape[1]
+        owner = torch.arange(len(chosen), device=chosen.device).repeat_interleave(top_k)
         found = self.pairs(hidden, owner, chosen.reshape(-1), weights.reshape(-1), counts)
-        return found.view(tokens, top_k, -1).sum(1).to(hidden.dtype)
+        return found.view(*chosen.shape, -1).sum(1).to(hidden.dtype)
 
     def pairs(
         self, hidden: Tensor, owner: Tensor, expert: Tensor, weights: Tensor, counts: Tensor
@@ -47,11 +47,11 @@ class PackedExperts:
         linear = torch.ops.mkldnn._linear_pointwise
         order = expert.argsort(stable=True)
         tokens = hidden[owner[order]]
-        active = [(expert, rows) for expert, rows in enumerate(counts.tolist()) if rows]
+        active = [(place, rows) for place, rows in enumerate(counts.tolist()) if rows]
         outputs = []
-        for (expert, _), rows in zip(active, tokens.split([n for _, n in active]), strict=True):
-            inner = self.apply_gate(linear(rows, self.gate_up[expert], None, "none", [], ""))
-            outputs.append(linear(inner, self.down[expert], None, "none", [], ""))
+        for (place, _), rows in zip(active, tokens.split([n for _, n in active]), strict=True):
+            inner = self.apply_gate(linear(rows, self.gate_up[place], None, "none", [], ""))
+            outputs.append(linear(inner, self.down[place], None, "none", [], ""))
         weighted = torch.cat(outputs) * weights[order].unsqueeze(-1)
         unsorted = torch.empty_like(weighted)
         unsorted[order] = weighted

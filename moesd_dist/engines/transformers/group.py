@@ -131,7 +131,7 @@ def join(
     os.environ |= dict.fromkeys(
         ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), interface_towards(place.address)
     )
-    store = dist.TCPStore(
+    store: Any = dist.TCPStore(  # type: ignore[attr-defined]
         place.address,
         place.port,
         place.size,
@@ -146,7 +146,7 @@ def join(
         rank=place.rank,
         world_size=place.size,
         timeout=timedelta(seconds=timeout_s),
-        device_id=device if device.type == "cuda" else None,
+        device_id=_numbered(device),
     )
     return RankGroup(place.rank, place.size, device)
 
@@ -164,7 +164,14 @@ def interface_towards(address: str) -> str:
     raise ValueError(f"no network interface of this machine has the address {own}")
 
 
-def _all_here(store: dist.TCPStore, place: RankPlace) -> None:
+def _numbered(device: torch.device) -> torch.device | None:
+    """Which GPU the collectives run on; gloo asks for none."""
+    if device.type != "cuda":
+        return None
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def _all_here(store: Any, place: RankPlace) -> None:
     """Waits as long as the store does: loading may take longer than any collective should."""
     store.set(f"here/{place.rank}", "")
     store.wait([f"here/{rank}" for rank in range(place.size)])

@@ -38,6 +38,11 @@ def check_vllm(point: SweepPoint) -> None:
     for name in names:
         if name in ELSEWHERE:
             raise ValueError(f"engine.args.{name} is said by {ELSEWHERE[name]}; leave it out")
+    if point.layout.expert_placement == "balanced":
+        raise ValueError(
+            "layout.expert_placement=balanced is the transformers engine's; vLLM places experts by "
+            "load with layout.eplb=true"
+        )
     build = require_build()
     check_names(names, engine_arguments(build), "engine.args", build)
     check_names(dict(point.sd.options), speculative_arguments(build), "sd.options", build)

@@ -9,14 +9,17 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from moesd_dist.records import Measurement, Repeat, Role, SdSpec, SweepPoint
+from moesd_dist.records import LayoutSpec, Measurement, Repeat, Role, SdSpec, SweepPoint
 from moesd_dist.sweep.statistics import speedup
 from moesd_dist.theory.steps.data import StepData
 from moesd_dist.workloads.acceptance_points import by_setting, profile_of, setting_of
 
 
-def step_data(measured: Sequence[Measurement]) -> StepData:
+def step_data(measured: Sequence[Measurement], *, across_ranks: bool = False) -> StepData:
     """The SD points among the measurements, in their order.
+
+    With `across_ranks` they may be of several layouts, one rank and ranks that share the experts,
+    and say on how many; without, a layout is what it is and every point counts as of one rank.
 
     Raises ValueError if there are none, if any is untimed, or if they are not of one target, draft,
     workload, device and layout (`apart` says what differs).
@@ -27,12 +30,31 @@ def step_data(measured: Sequence[Measurement]) -> StepData:
             f"a fit needs SD points, got {len(measured)} measurements without any; "
             "measure some gamma above 0 beside the baseline"
         )
-    if names := apart(points):
+    if across_ranks:
+        _check_ranks(points)
+    if names := apart([_on_one_rank(m) for m in points] if across_ranks else points):
         raise ValueError(
             f"points of several {' and '.join(names)} cannot be fitted as one; choose one with "
             "where=..., or fit each with each=" + names[0]
         )
-    return _arrays(points)
+    data = _arrays(points)
+    ranks = [float(m.point.layout.dp_size if across_ranks else 1) for m in points]
+    return replace(data, ranks=np.array(ranks))
+
+
+def _on_one_rank(m: Measurement) -> Measurement:
+    """Without what tells ranks from one rank: their number, and on whose behalf rank 0 spoke."""
+    return replace(m, point=replace(m.point, layout=LayoutSpec()), host="", device_name="")
+
+
+def _check_ranks(points: Sequence[Measurement]) -> None:
+    for layout in dict.fromkeys(m.point.layout for m in points):
+        if layout.tp_size > 1 or layout.dp_size != layout.ep_size:
+            raise ValueError(
+                "a fit across ranks is of one rank and of ranks that share the experts: tp_size 1 "
+                f"and dp_size = ep_size; got {layout.tp_size}, {layout.dp_size} and "
+                f"{layout.ep_size}; leave that layout out"
+            )
 
 
 def apart(measured: Sequence[Measurement]) -> list[str]:

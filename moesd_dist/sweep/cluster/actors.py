@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import RayError
 
 from moesd_dist.ports import Engine
-from moesd_dist.records import Infeasible, Outcome, Repeat, SweepPoint
+from moesd_dist.records import Infeasible, Outcome, RankPlace, Repeat, SweepPoint
 from moesd_dist.records.neighbours import Neighbours
 from moesd_dist.sweep.driver import MakeEngine, measure_or_fail
 from moesd_dist.sweep.pairing import EngineKey, Group, LoadLimit, measure_group, who_is_there
@@ -115,6 +115,17 @@ class RankActor:
     def _started(self) -> Engine:
         assert self._engine is not None  # the gang starts a rank before it asks it
         return self._engine
+
+
+class CalledRank(RankActor):
+    """A rank without an engine, which runs a function of its place."""
+
+    def call(self, function: Callable[[RankPlace], T], place: RankPlace) -> T | Broken:
+        def called() -> T:
+            _say_where()
+            return function(place)
+
+        return _answer(called)
 
 
 def _outlook(engine: Engine, group: Group, limit: LoadLimit) -> Outlook:

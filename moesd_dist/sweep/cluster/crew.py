@@ -13,6 +13,7 @@ import ray
 from ray.exceptions import RayError
 
 from moesd_dist.sweep.cluster.live import Live, State, Terms
+from moesd_dist.sweep.cluster.local import LocalNodes
 from moesd_dist.sweep.driver import MakeEngine
 from moesd_dist.sweep.pairing import EngineKey, Group
 from moesd_dist.sweep.retries import RetryRule
@@ -27,6 +28,8 @@ class ClusterSettings:
     """Where Ray runs, and how long anything is waited for."""
 
     address: str = ""  # empty: a cluster on this machine, for this sweep only
+    nodes: int = 1  # of that one
+    cpus_per_node: int = 0  # that each says it has; 0: this machine's cores
     runtime_env: Mapping[str, Any] = field(default_factory=dict)
     rule: RetryRule = field(default_factory=RetryRule)
     deadline_factor: float = 10.0
@@ -36,6 +39,10 @@ class ClusterSettings:
     sentinel_every: int = 0  # points of one node between two sentinels; 0: none
     drift_tolerance: float = 0.1
     close_s: float = 20.0  # what an engine has to end its own processes in, before it is killed
+
+    @property
+    def local(self) -> LocalNodes:
+        return LocalNodes(count=self.nodes, cpus=self.cpus_per_node)
 
 
 class Crew:

@@ -14,7 +14,7 @@ from moesd_dist.sweep.cluster.actors import Answer, Broken, cause
 from moesd_dist.sweep.cluster.crew import ClusterSettings, Crew
 from moesd_dist.sweep.cluster.live import Live, State, Terms
 from moesd_dist.sweep.cluster.nodes import Nodes
-from moesd_dist.sweep.cluster.start import start_ray
+from moesd_dist.sweep.cluster.start import start_ray, stop_ray
 from moesd_dist.sweep.driver import MakeEngine
 from moesd_dist.sweep.guard import Guard
 from moesd_dist.sweep.pairing import EngineKey, Group, engine_key
@@ -47,7 +47,11 @@ class RayExecutor:
         self._terms, self._settings = terms, settings
         self._costs, self._stop = costs or FlatCosts(), Stop() if stop is None else stop
         self._crew = Crew(make_engine, terms, settings, self._costs)
-        self._policy = Policy(lambda key: terms(key).needs, self._costs.start_s)
+        self._policy = Policy(
+            lambda key: terms(key).needs,
+            self._costs.start_s,
+            one_by_one=not settings.address and settings.nodes > 1,
+        )
         self._queue = Queue((), settings.rule)
         self._guard = Guard(
             Watches(every=settings.sentinel_every, tolerance=settings.drift_tolerance)
@@ -59,7 +63,8 @@ class RayExecutor:
     def run(self, todo: Sequence[Group]) -> Iterator[Arrival]:
         """ValueError before anything is started, if the cluster could never hold an engine."""
         if not ray.is_initialized():
-            start_ray(self._settings.address, runtime_env=self._settings.runtime_env)
+            settings = self._settings
+            start_ray(settings.address, runtime_env=settings.runtime_env, local=settings.local)
         yield Arrival(notes=tuple(self._nodes.look()))
         works = [self._work(group) for group in todo]
         for key in dict.fromkeys(work.key for work in works):
@@ -85,8 +90,7 @@ class RayExecutor:
         try:
             self.release()
         finally:
-            if ray.is_initialized():
-                ray.shutdown()
+            stop_ray()
 
     # -- what to do -----------------------------------------------------------------------------
 

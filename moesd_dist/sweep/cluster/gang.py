@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
+from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from moesd_dist.records import Outcome, RankPlace
@@ -33,18 +36,17 @@ class Gang:
 
     def start(self, make_engine: MakeEngine, key: EngineKey, limit: LoadLimit) -> Broken | None:
         self._limit, size = limit, key.layout.dp_size
-        self._ranks = [self._rank(rank, size) for rank in range(size)]
+        self._ranks = ranks_on(self._bundles, size, RankActor, self._options)
         try:
-            ((address, port),) = _answers([self._ranks[0].meeting_place.remote()])
-            places = [RankPlace(rank=r, size=size, address=address, port=port) for r in range(size)]
+            places = places_of(self._ranks)
             # All at once: engines may meet while they load.
-            _answers(
+            answers(
                 [
                     rank.start.remote(make_engine, replace(key, place=place))
                     for rank, place in zip(self._ranks, places, strict=True)
                 ]
             )
-        except _RanksBroke as broke:
+        except RanksBroke as broke:
             return self._ended(broke)
         return None
 
@@ -53,7 +55,7 @@ class Gang:
         for group in groups:
             try:
                 found.append(self._measured(group))
-            except _RanksBroke as broke:
+            except RanksBroke as broke:
                 return Answer(outcomes=tuple(found), broken=self._ended(broke))
         return Answer(outcomes=tuple(found))
 
@@ -70,41 +72,60 @@ class Gang:
         except ValueError as error:  # they did not measure the same
             return tuple(failure(p, error) for p in group.wanted)
 
-    def _ended(self, broke: _RanksBroke) -> Broken:
-        size = len(self._ranks)
-        self.close()
+    def _ended(self, broke: RanksBroke) -> Broken:
+        """A rank that did not answer is not waited for again: it may be stuck, or out of reach."""
+        size, silent = len(self._ranks), [self._ranks[rank] for rank in sorted(broke.silent)]
+        end(self._ranks, within_s=self._close_s, unheard=silent)
+        self._ranks = []
         return broke.told(size)
 
-    def _rank(self, rank: int, size: int) -> Any:
-        """Bundles hold one rank each, or, over several nodes, as many as share a node."""
-        bundle = rank * self._bundles.bundle_count // size
+    def _ask(self, method: str, *arguments: Any) -> list[Any]:
+        return answers([getattr(rank, method).remote(*arguments) for rank in self._ranks])
+
+
+def ranks_on(
+    group: PlacementGroup, size: int, kind: type[RankActor], options: Mapping[str, Any]
+) -> list[Any]:
+    """An actor a rank. Bundles hold one each, or, over several nodes, as many as share a node."""
+
+    def rank(number: int) -> Any:
         where = PlacementGroupSchedulingStrategy(
-            self._bundles,
-            placement_group_bundle_index=bundle,
+            group,
+            placement_group_bundle_index=number * group.bundle_count // size,
             placement_group_capture_child_tasks=True,
         )
-        return ray.remote(RankActor).options(**self._options, scheduling_strategy=where).remote()
+        return ray.remote(kind).options(**options, scheduling_strategy=where).remote()
 
-    def _ask(self, method: str, *arguments: Any) -> list[Any]:
-        return _answers([getattr(rank, method).remote(*arguments) for rank in self._ranks])
+    return [rank(number) for number in range(size)]
 
 
-def end(actors: Sequence[Any], *, within_s: float) -> None:
+def places_of(ranks: Sequence[Any]) -> list[RankPlace]:
+    """Where each of them meets the others: on rank 0's node."""
+    ((address, port),) = answers([ranks[0].meeting_place.remote()])
+    size = len(ranks)
+    return [RankPlace(rank=r, size=size, address=address, port=port) for r in range(size)]
+
+
+def end(actors: Sequence[Any], *, within_s: float, unheard: Sequence[Any] = ()) -> None:
     """Kills the actors after their engines had time to close what they hold, child processes say.
 
     All at once, since ranks may meet in it; one that is stuck does not answer and is killed anyway.
+    `unheard` are those of them that nobody waits for.
     """
-    closing = [actor.close.remote() for actor in actors]
-    if closing:
-        ray.wait(closing, num_returns=len(closing), timeout=within_s)
+    closing = {actor: actor.close.remote() for actor in actors}
+    awaited = [closing[actor] for actor in actors if actor not in unheard]
+    if awaited:
+        ray.wait(awaited, num_returns=len(awaited), timeout=within_s)
     for actor in actors:
         ray.kill(actor)
 
 
-class _RanksBroke(Exception):  # noqa: N818  (it says what happened)
-    def __init__(self, by_rank: Mapping[int, Broken]) -> None:
-        super().__init__(by_rank)
-        self.by_rank = by_rank
+class RanksBroke(Exception):  # noqa: N818  (it says what happened)
+    """What each rank that broke said of it, and which ranks said nothing in time."""
+
+    def __init__(self, by_rank: Mapping[int, Broken], silent: frozenset[int]) -> None:
+        super().__init__(by_rank, silent)
+        self.by_rank, self.silent = by_rank, silent
 
     def told(self, size: int) -> Broken:
         reason, log = by_name({rank: (b.reason, b.log) for rank, b in self.by_rank.items()}, size)
@@ -123,19 +144,27 @@ def _agreed(outlooks: Sequence[Outlook]) -> Outlook:
     return Outlook(impossible=impossible, together=together, before=before)
 
 
-def _answers(references: Sequence[Any]) -> list[Any]:
-    """What each rank answers; once one is broken, the others have BLAME_S left to answer."""
+def answers(references: Sequence[Any], *, within_s: float = inf) -> list[Any]:
+    """What each rank answers; once one is broken, the others have BLAME_S left to answer.
+
+    RanksBroke, also for the ranks that have not answered when the time is over.
+    """
     found: dict[int, Any] = {}
-    waiting, patience = list(references), None
+    waiting, deadline, broke = list(references), time.monotonic() + within_s, False
     while waiting:
-        ready, waiting = ray.wait(waiting, num_returns=1, timeout=patience)
+        left_s = min(deadline - time.monotonic(), BLAME_S if broke else inf)
+        ready, waiting = ray.wait(waiting, timeout=None if left_s == inf else max(0.0, left_s))
         if not ready:
             break
         found[references.index(ready[0])] = answer = _received(ready[0])
-        patience = BLAME_S if patience or isinstance(answer, Broken) else None
+        broke = broke or isinstance(answer, Broken)
     broken = {k: a for k, a in found.items() if isinstance(a, Broken)}
+    silent = frozenset(range(len(references))) - found.keys()
+    if not broken:
+        late = Broken(reason=f"no answer within {within_s:.0f} s", log="")
+        broken = dict.fromkeys(silent, late)
     if broken:
-        raise _RanksBroke(broken)
+        raise RanksBroke(broken, silent)
     return [found[rank] for rank in range(len(references))]
 
 

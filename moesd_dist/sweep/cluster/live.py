@@ -80,7 +80,7 @@ class Live:
             "num_cpus": self._group.bundle_specs[0]["CPU"] if needs.alone else needs.cpus,
             "num_gpus": needs.gpus,
             "max_restarts": 0,
-            "runtime_env": {"env_vars": _environment(key.threads, sweep)},
+            "runtime_env": {"env_vars": worker_environment(key.threads, sweep)},
         }
         place = PlacementGroupSchedulingStrategy(
             self._group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
@@ -143,7 +143,8 @@ class Live:
         self.due = self.since + within_s
 
 
-def _environment(threads: int, sweep: str) -> dict[str, str]:
+def worker_environment(threads: int, sweep: str) -> dict[str, str]:
+    """What an actor is started with."""
     return {
         "MOESD_SWEEP": sweep,  # engines of one sweep are not foreign to each other
         "OMP_NUM_THREADS": str(threads),

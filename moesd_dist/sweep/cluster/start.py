@@ -1,4 +1,4 @@
-"""Joins a Ray cluster, or starts one that only this machine can reach."""
+"""Joins a Ray cluster, or starts one that only this machine can reach, and leaves it again."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
-from ray._private import ray_constants, services
+from ray._private import services
 from ray.exceptions import AuthenticationError, GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from moesd_dist.sweep.cluster.environment import (
-    CUT_LINK_S,
-    health_environment,
-    seconds_to_notice,
-    token_file,
+from moesd_dist.sweep.cluster.environment import CUT_LINK_S, seconds_to_notice
+from moesd_dist.sweep.cluster.local import (
+    ONE_NODE,
+    LocalNodes,
+    start_local,
+    stop_further_nodes,
 )
 
-LOOPBACK = "127.0.0.1"
 ANSWER_S = 3.0  # for a port to answer; Ray itself would try for minutes
 HEAD_S = 20.0  # for the head to tell its settings
 
 
-def start_ray(address: str, *, runtime_env: Mapping[str, Any]) -> None:
+def start_ray(
+    address: str, *, runtime_env: Mapping[str, Any], local: LocalNodes = ONE_NODE
+) -> None:
     """`address` is empty for a cluster of one's own, else auto, HOST:PORT or ray://HOST:PORT."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -38,11 +40,18 @@ def start_ray(address: str, *, runtime_env: Mapping[str, Any]) -> None:
         options["runtime_env"] = dict(runtime_env)
     with _signals_kept():
         if not address:
-            _start(options)
+            start_local(local, options)
             return
         _join(address, options)
     for concern in concerns():
         print(f"moesd-dist: warning: {concern}", file=sys.stderr)
+
+
+def stop_ray() -> None:
+    """Leaves the cluster; one that was started here ends. Harmless where there is none."""
+    stop_further_nodes()
+    if ray.is_initialized():
+        ray.shutdown()
 
 
 @contextmanager
@@ -76,40 +85,6 @@ def concerns() -> list[str]:
             "RAY_AUTH_TOKEN_PATH"
         )
     return found
-
-
-def _start(options: Mapping[str, Any]) -> None:
-    for name, value in health_environment().items():
-        os.environ.setdefault(name, value)
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
-        os.environ["RAY_AUTH_TOKEN_PATH"] = str(token_file())
-    _reread_environment()
-    with _only_loopback():
-        ray.init(
-            address="local",
-            num_cpus=os.cpu_count(),
-            include_dashboard=False,
-            _node_ip_address=LOOPBACK,
-            **options,
-        )
-
-
-def _reread_environment() -> None:
-    """Ray took its settings from the environment when it was imported."""
-    if hasattr(ray, "_raylet") and hasattr(ray._raylet, "Config"):
-        ray._raylet.Config.initialize("")
-
-
-@contextmanager
-def _only_loopback() -> Iterator[None]:
-    """Ray would put this machine's outward address in place of 127.0.0.1 and listen everywhere."""
-    kept = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = kept
 
 
 def _join(address: str, options: Mapping[str, Any]) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ray
-
 from moesd_dist.sweep.cluster.nodes import rooms
-from moesd_dist.sweep.cluster.start import start_ray
+from moesd_dist.sweep.cluster.start import start_ray, stop_ray
 from moesd_dist.sweep.schedule.needs import Room
 
 
@@ -15,4 +13,4 @@ def rooms_of(address: str) -> list[Room]:
     try:
         return rooms()
     finally:
-        ray.shutdown()
+        stop_ray()

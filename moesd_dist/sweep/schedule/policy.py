@@ -25,9 +25,14 @@ class Policy:
     """
 
     def __init__(
-        self, needs: Callable[[EngineKey], Needs], start_s: Callable[[EngineKey], float]
+        self,
+        needs: Callable[[EngineKey], Needs],
+        start_s: Callable[[EngineKey], float],
+        *,
+        one_by_one: bool = False,
     ) -> None:
-        self._needs, self._start_s = needs, start_s
+        """`one_by_one`: never two engines at once, for nodes that share the cores of one machine."""
+        self._needs, self._start_s, self._one_by_one = needs, start_s, one_by_one
         self._nodes = Nodes((), needs)  # what was worked out for the last decision
 
     def decide(
@@ -43,7 +48,8 @@ class Policy:
             return []
         if not self._nodes.still(rooms):
             self._nodes = Nodes(rooms, self._needs)
-        return _Decision(self._nodes, self._start_s, waiting, engines).actions()
+        actions = _Decision(self._nodes, self._start_s, waiting, engines).actions()
+        return _one_by_one(actions, engines) if self._one_by_one else actions
 
     def unused(self, waiting: Waiting, engines: Sequence[Loaded]) -> list[Stop]:
         """Stops all idle engines that nothing waits for."""
@@ -204,6 +210,15 @@ class _Decision:
         """Works that none of the key's engines may have."""
         works = ask.line.longest_first()
         return [w for w in works if not any(self._board.allows(w, e) for e in ask.engines)]
+
+
+def _one_by_one(actions: Sequence[Action], engines: Sequence[Loaded]) -> list[Action]:
+    """The first start, in place of all engines that are loaded; it waits until none has work."""
+    starts = [a for a in actions if isinstance(a, Start)]
+    submits: list[Action] = [a for a in actions if isinstance(a, Submit)]
+    if submits or not starts or any(engine.busy for engine in engines):
+        return submits
+    return [*(Stop(engine_id=engine.engine_id) for engine in engines), starts[0]]
 
 
 def _any(_engine: Loaded) -> bool:

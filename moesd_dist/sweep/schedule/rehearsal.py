@@ -110,9 +110,11 @@ def rehearse(
     rooms: Sequence[Room],
     needs: Callable[[EngineKey], Needs],
     start_s: Callable[[EngineKey], float],
+    *,
+    one_by_one: bool = False,
 ) -> Rehearsal:
     """Every room is empty at the start, and everything takes just what is expected."""
-    stage = Stage(rooms, needs, start_s)
+    stage = Stage(rooms, needs, start_s, one_by_one=one_by_one)
     stage.play(works)
     return Rehearsal(
         engines=tuple(stage.runs()),

@@ -62,9 +62,11 @@ class Stage:
         rooms: Sequence[Room],
         needs: Callable[[EngineKey], Needs],
         start_s: Callable[[EngineKey], float],
+        *,
+        one_by_one: bool = False,
     ) -> None:
         self._rooms, self._needs, self._start_s = rooms, needs, start_s
-        self._policy = Policy(needs, start_s)
+        self._policy = Policy(needs, start_s, one_by_one=one_by_one)
         self._now = 0.0
         self._all: list[_Actor] = []
         self._loaded: dict[int, _Actor] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,9 @@ class DeviceFigures:
 
     The link is the one over which tensor parallelism adds up its partial sums (NVLink, Infinity
     Fabric, PCIe), in one direction. Its latency is of one hop of a small message, software included.
+    The inter link leads to other nodes: what one device has of it. None is unknown.
 
-    Raises ValueError unless every figure is positive and finite.
+    Raises ValueError unless every known figure is positive and finite.
     """
 
     flops: float  # 16-bit multiply-adds, dense (without structured sparsity), FLOP/s
@@ -27,14 +28,24 @@ class DeviceFigures:
     clock_hz: float  # of the shader or compute units, boost: what a tiny kernel's latency follows
     link_bytes_per_s: float  # per direction
     link_latency_s: float
+    inter_link_bytes_per_s: float | None = None  # per direction
+    inter_link_latency_s: float | None = None
+    devices_per_node: float | None = None  # that reach each other over the link
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if not 0.0 < value < math.inf:
+            if value is not None and not 0.0 < value < math.inf:
                 raise ValueError(
                     f"{field.name} must be positive and finite, got {value}; see the data sheet"
                 )
+
+
+def within_a_node(figures: DeviceFigures) -> DeviceFigures:
+    """Without what is known of other nodes."""
+    return replace(
+        figures, inter_link_bytes_per_s=None, inter_link_latency_s=None, devices_per_node=None
+    )
 
 
 def all_reduce_s(message_bytes: _Floats, device: DeviceFigures, *, tp_size: int) -> _Floats:

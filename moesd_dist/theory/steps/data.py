@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -40,16 +40,19 @@ class StepData:
     )
     speedup: _Floats
     speedup_spread: _Floats  # standard error of its logarithm over paired repeats; 0 unknown
+    ranks: _Floats = field(default_factory=lambda: np.ones(1))  # that share the experts and batch
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            values = np.asarray(getattr(self, field.name), dtype=np.float64)
+        if np.size(self.ranks) == 1:
+            object.__setattr__(self, "ranks", np.full(len(self.batch_size), np.ravel(self.ranks)))
+        for one in fields(self):
+            values = np.asarray(getattr(self, one.name), dtype=np.float64)
             if len(values) != len(self.batch_size) or not len(values):
                 raise ValueError(
-                    f"{field.name} holds one row per point, got {len(values)} of"
+                    f"{one.name} holds one row per point, got {len(values)} of"
                     f" {len(self.batch_size)}; give at least one point"
                 )
-            object.__setattr__(self, field.name, values)
+            object.__setattr__(self, one.name, values)
 
     def __len__(self) -> int:
         return len(self.batch_size)
@@ -63,6 +66,11 @@ class StepData:
     @property
     def sigma(self) -> _Floats:
         return self.acceptance_length / (self.gamma + 1.0)
+
+    @property
+    def of_a_rank(self) -> StepData:
+        """The same points as the rank with most sequences sees its own."""
+        return replace(self, batch_size=np.ceil(self.batch_size / self.ranks))
 
     @property
     def baselines(self) -> _Indices:

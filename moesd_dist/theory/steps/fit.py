@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from moesd_dist.theory.counts import ModelCounts
+from moesd_dist.theory.expert_parallel.ranks_fit import ALONE, SharedForwards, SharedTerms
 from moesd_dist.theory.routing_law import UNIFORM, RoutingLaw
 from moesd_dist.theory.steps import priors as step_priors
 from moesd_dist.theory.steps.data import StepData
-from moesd_dist.theory.steps.law import Forwards, Rates, forward_seconds
+from moesd_dist.theory.steps.law import Forwards, forward_seconds
 from moesd_dist.theory.steps.log_fit import LogFit, fit_logs
 from moesd_dist.theory.steps.model import (
     FIRST_DRAFT_TOKENS,
@@ -23,10 +24,9 @@ from moesd_dist.theory.steps.model import (
     StepModel,
     draft_step_seconds,
 )
+from moesd_dist.theory.steps.rates import rates_from as rates_from
 
 _Floats = npt.NDArray[np.float64]
-
-MOST_MEANINGFUL_RATE = 1e18  # bytes/s or FLOP/s of work that a model does not have
 
 LEAST_POINTS = 4
 _LEAST_S = 1e-9  # no clock sees less; a simulation may say 0
@@ -66,8 +66,12 @@ def fit_steps(
     target: ModelCounts,
     draft: ModelCounts,
     peaks: step_priors.Peaks | None = None,
+    shared: SharedTerms = ALONE,
 ) -> StepFit:
     """The step-time model of the data; the draft is `counts.NO_MODEL` where there is none.
+
+    Points over several ranks that share experts are fitted as such, together with those of one:
+    `shared` is what is known of ranks, and the parts of one rank come out.
 
     Without the device's `peaks` one parameter can stand for another (see `step_identifiability`):
     good for predicting on this device, not for carrying to another.
@@ -75,29 +79,14 @@ def fit_steps(
     Raises ValueError if there are fewer than LEAST_POINTS points or one batch size only.
     """
     _check(data)
+    routing = {"routing": _routing(data, target)} if target.num_experts else {}
+    slowdown = shared.slowdown(data.ranks)
     parts = {
-        "target": _target(data, target, peaks),
-        "draft": _draft(data, draft),
-        "reject": _reject(data),
-    }
-    if target.num_experts:
-        parts["routing"] = _routing(data, target)
+        "target": _target(data, target, peaks, routing, shared),
+        "draft": _draft(data.of_a_rank, draft, slowdown),
+        "reject": _reject(data.of_a_rank, slowdown),
+    } | routing
     return StepFit(target=target, draft=draft, parts=parts, points=len(data))
-
-
-def rates_from(values: dict[str, float]) -> Rates:
-    """Rates of fitted parameters; what the model does not have costs nothing."""
-    flops = values.get("flops", MOST_MEANINGFUL_RATE)
-    return Rates(
-        forward_s=values["forward_s"],
-        expert_s=values.get("expert_s", 0.0),
-        token_s=values["token_s"],
-        sequence_s=values.get("sequence_s", 0.0),
-        bytes_per_s=values.get("bytes_per_s", MOST_MEANINGFUL_RATE),
-        flops=flops,
-        expert_flops=values.get("expert_flops", flops),
-        overlap=values.get("overlap", 1.0),
-    )
 
 
 def target_forwards(data: StepData) -> tuple[Forwards, _Floats]:
@@ -113,9 +102,20 @@ def target_forwards(data: StepData) -> tuple[Forwards, _Floats]:
     return forwards, np.concatenate([data.target_decode_s[first], data.target_verify_s])
 
 
-def _target(data: StepData, model: ModelCounts, peaks: step_priors.Peaks | None) -> LogFit:
+def _target(
+    data: StepData,
+    model: ModelCounts,
+    peaks: step_priors.Peaks | None,
+    routing: dict[str, LogFit],
+    shared: SharedTerms,
+) -> LogFit:
     forwards, seconds = target_forwards(data)
     priors = step_priors.target_priors(model, forwards, seconds, peaks)
+    ranks = np.concatenate([data.ranks[data.baselines], data.ranks])
+    if np.any(ranks > 1.0):
+        law = RoutingLaw(**routing["routing"].values) if routing else UNIFORM
+        several = SharedForwards.known(model, forwards, ranks, law)
+        return several.fit(seconds, priors, shared, groups=_groups(data))
     return fit_logs(
         lambda v: forward_seconds(model, rates_from(v), forwards),
         seconds,
@@ -124,7 +124,7 @@ def _target(data: StepData, model: ModelCounts, peaks: step_priors.Peaks | None)
     )
 
 
-def _draft(data: StepData, model: ModelCounts) -> LogFit:
+def _draft(data: StepData, model: ModelCounts, slowdown: _Floats) -> LogFit:
     grid = (data.batch_size, data.gamma, data.context_tokens)
     seconds = np.maximum(data.draft_step_s, _LEAST_S)
     forwards = Forwards(
@@ -133,21 +133,25 @@ def _draft(data: StepData, model: ModelCounts) -> LogFit:
         context_tokens=data.context_tokens,
     )
     return fit_logs(
-        lambda v: draft_step_seconds(model, rates_from(v), v["round_s"], grid=grid),
+        lambda v: slowdown * draft_step_seconds(model, rates_from(v), v["round_s"], grid=grid),
         seconds,
         step_priors.draft_priors(model, forwards, seconds),
         groups=data.group,
     )
 
 
-def _reject(data: StepData) -> LogFit:
+def _reject(data: StepData, slowdown: _Floats) -> LogFit:
     first = data.baselines
+    slowed = np.concatenate([slowdown[first], slowdown])
     batch = np.concatenate([data.batch_size[first], data.batch_size])
     gamma = np.concatenate([np.zeros(len(first)), data.gamma])
     seconds = np.maximum(np.concatenate([data.baseline_reject_s[first], data.reject_s]), _LEAST_S)
     priors = step_priors.reject_priors(batch, gamma, seconds)
     return fit_logs(
-        lambda v: RejectLaw(**v).seconds(batch, gamma), seconds, priors, groups=_groups(data)
+        lambda v: slowed * RejectLaw(**v).seconds(batch, gamma),
+        seconds,
+        priors,
+        groups=_groups(data),
     )
 
 

@@ -73,14 +73,14 @@ def forward_seconds(model: ModelCounts, rates: Rates, forwards: Forwards) -> _Fl
         + rates.sequence_s * sequences
         + cache / rate
         + joined(dense_bytes / rate, dense_ops / rates.flops, rates.overlap)
-        + _expert_seconds(model, rates, activated, top_k * tokens)
+        + expert_seconds(model, rates, activated, top_k * tokens)
     )
 
 
-def _expert_seconds(
+def expert_seconds(
     model: ModelCounts, rates: Rates, activated: _Floats, assignments: _Floats
 ) -> _Floats:
-    """Of all MoE layers; `assignments` are tokens times experts per token."""
+    """Of all MoE layers, shaped as its arrays; `assignments` are tokens times experts per token."""
     moved = model.bytes_per_value * model.expert_params * activated
     operations = 2.0 * model.expert_params * assignments
     products = joined(moved / rates.bytes_per_s, operations / rates.expert_flops, rates.overlap)

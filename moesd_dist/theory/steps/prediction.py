@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from moesd_dist.theory.expert_parallel.ranks_fit import ALONE, SharedTerms, shared_model
+from moesd_dist.theory.expert_parallel.round_parts import EpGrid
 from moesd_dist.theory.steps.fit import StepFit
 from moesd_dist.theory.steps.model import Grid, RoundSeconds
 
@@ -49,23 +51,27 @@ class Prediction:
 
 def predict(
     fit: StepFit,
-    grid: Grid,
+    grid: Grid | EpGrid,
     *,
     sigma: npt.ArrayLike,
     sigma_variance: npt.ArrayLike = 0.0,
     level: float = 0.95,
+    shared: SharedTerms = ALONE,
 ) -> Prediction:
     """Eq. 4 with fitted seconds at every point of the grid, raveled; [points].
+
+    A grid with ranks is of ranks that share experts; `shared` is what the fit was told of them, or
+    a calibration for the fit of one rank.
 
     `sigma_variance` is what counting left open of sigma. Parts of the fit and sigma are independent,
     so their variances add.
     """
-    times = fit.model.round_seconds(grid)
+    times = _times(fit, grid, shared)
     shape = times.round_s.shape
     given, variance = (
         np.broadcast_to(np.asarray(v, np.float64), shape) for v in (sigma, sigma_variance)
     )
-    known = _parameter_variance(fit, grid) + variance / given**2
+    known = _parameter_variance(fit, grid, shared) + variance / given**2
     return Prediction(
         speedup=times.speedup(given),
         spread=np.sqrt(known),
@@ -76,12 +82,14 @@ def predict(
     )
 
 
-def log_slopes(fit: StepFit, grid: Grid) -> dict[str, _Floats]:
+def log_slopes(
+    fit: StepFit, grid: Grid | EpGrid, shared: SharedTerms = ALONE
+) -> dict[str, _Floats]:
     """How the logarithm of each speedup moves with each offset, by part; [points, parameters]."""
     centre = {name: part.offsets for name, part in fit.parts.items()}
 
     def log_speedup(name: str, offsets: _Floats) -> _Floats:
-        times = fit.model_at(centre | {name: offsets}).round_seconds(grid)
+        times = _times(fit, grid, shared, centre | {name: offsets})
         return np.log(times.step_s / times.round_s).ravel()
 
     slopes = {}
@@ -92,9 +100,24 @@ def log_slopes(fit: StepFit, grid: Grid) -> dict[str, _Floats]:
     return slopes
 
 
-def _parameter_variance(fit: StepFit, grid: Grid) -> _Floats:
+def _times(
+    fit: StepFit,
+    grid: Grid | EpGrid,
+    shared: SharedTerms,
+    offsets: dict[str, _Floats] | None = None,
+) -> RoundSeconds:
+    """At the fit's own parameters, or at other offsets of all its parts."""
+    offsets = offsets or {name: part.offsets for name, part in fit.parts.items()}
+    model = fit.model_at(offsets)
+    if isinstance(grid, Grid):
+        return model.round_seconds(grid)
+    values = fit.parts["target"].at(offsets["target"])
+    return shared_model(model, values, shared).round_seconds(grid).whole
+
+
+def _parameter_variance(fit: StepFit, grid: Grid | EpGrid, shared: SharedTerms) -> _Floats:
     shape = grid.arrays()[0].shape
-    slopes = log_slopes(fit, grid)
+    slopes = log_slopes(fit, grid, shared)
     variance = sum(
         np.einsum("ni,ij,nj->n", slope, fit.parts[name].covariance, slope)
         for name, slope in slopes.items()

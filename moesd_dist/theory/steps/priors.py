@@ -60,25 +60,25 @@ def _efficiency(prior: Prior, peak: float, *, share: float, spread: float) -> Pr
 def _target_priors(model: ModelCounts, forwards: Forwards, seconds: _Floats) -> list[Prior]:
     experts = np.asarray(forwards.activated_experts, dtype=np.float64)
     batch = np.asarray(forwards.sequences, dtype=np.float64)
-    priors = [*_shared(model, forwards, seconds), _overhead("sequence_s", seconds / batch)]
+    priors = [*_shared(model, forwards, seconds), overhead("sequence_s", seconds / batch)]
     if not model.num_experts:
         return priors
-    per_expert = _overhead("expert_s", seconds / (experts * model.num_moe_layers))
-    return [*priors, per_expert, _rate("expert_flops", _operations(model, forwards), seconds)]
+    per_expert = overhead("expert_s", seconds / (experts * model.num_moe_layers))
+    return [*priors, per_expert, rate("expert_flops", _operations(model, forwards), seconds)]
 
 
 def draft_priors(model: ModelCounts, forwards: Forwards, seconds: _Floats) -> list[Prior]:
     """A draft takes one token a sequence, or two: tokens and sequences are the same to it."""
-    return [*_shared(model, forwards, seconds), _overhead("round_s", seconds)]
+    return [*_shared(model, forwards, seconds), overhead("round_s", seconds)]
 
 
 def reject_priors(batch: _Floats, gamma: _Floats, seconds: _Floats) -> list[Prior]:
     """Of `RejectLaw`."""
     return [
-        _overhead("step_s", seconds),
-        _overhead("round_s", seconds[gamma > 0]),  # only speculation pays it
-        _overhead("sequence_s", seconds / batch),
-        _overhead("token_s", seconds / (batch * (gamma + 1.0))),
+        overhead("step_s", seconds),
+        overhead("round_s", seconds[gamma > 0]),  # only speculation pays it
+        overhead("sequence_s", seconds / batch),
+        overhead("token_s", seconds / (batch * (gamma + 1.0))),
     ]
 
 
@@ -90,23 +90,23 @@ ROUTING_PRIORS = (
 
 def _shared(model: ModelCounts, forwards: Forwards, seconds: _Floats) -> list[Prior]:
     tokens = _tokens(forwards)
-    priors = [_overhead("forward_s", seconds), _overhead("token_s", seconds / tokens)]
+    priors = [overhead("forward_s", seconds), overhead("token_s", seconds / tokens)]
     if not model.streamed_non_expert_params:
         return priors
     return [
         *priors,
-        _rate("bytes_per_s", _bytes(model, forwards), seconds),
-        _rate("flops", _operations(model, forwards), seconds),
+        rate("bytes_per_s", _bytes(model, forwards), seconds),
+        rate("flops", _operations(model, forwards), seconds),
         Prior(name="overlap", centre=2.0, spread=1.0, link=Link.ABOVE_ONE),
     ]
 
 
-def _overhead(name: str, seconds: _Floats) -> Prior:
+def overhead(name: str, seconds: _Floats) -> Prior:
     """The forward that shows it best has the least seconds per unit."""
     return Prior(name=name, centre=_SHARE * float(seconds.min()), spread=_OVERHEAD_SPREAD)
 
 
-def _rate(name: str, work: _Floats, seconds: _Floats) -> Prior:
+def rate(name: str, work: _Floats, seconds: _Floats) -> Prior:
     fastest = float((work / seconds).max())
     return Prior(name=name, centre=_HEADROOM * fastest, spread=_RATE_SPREAD)
 

@@ -40,6 +40,7 @@ from moesd_dist.theory.counts import NO_MODEL, ModelCounts
 from moesd_dist.theory.routing_law import UNIFORM
 from moesd_dist.theory.steps.law import Rates
 from moesd_dist.theory.steps.model import RejectLaw, StepModel
+from tests.theory.known_steps import MODEL
 
 Make = Callable[..., SweepPoint]
 ROUNDS = 8  # of a window that an earlier run saw
@@ -166,6 +167,17 @@ def test_data_parallel_ranks_share_the_batch(base: Make) -> None:
     pace = ByFormula(model_of=lambda _: model).pace(point)
     assert pace is not None
     assert pace.round_s == pytest.approx(2.0)
+
+
+def test_ranks_that_share_experts_read_their_part_of_them(base: Make) -> None:
+    by_formula = ByFormula(model_of=lambda _: MODEL)
+    layouts = (LayoutSpec(), LayoutSpec(dp_size=4), LayoutSpec(dp_size=4, ep_size=4))
+    one, copied, shared = (by_formula.pace(base(batch_size=64, layout=way)) for way in layouts)
+    assert one is not None
+    assert copied is not None
+    assert shared is not None
+    assert shared.round_s < copied.round_s < one.round_s
+    assert shared.prefill_s < copied.prefill_s < one.prefill_s
 
 
 def test_a_model_without_figures_is_not_known_to_the_formula(base: Make) -> None:

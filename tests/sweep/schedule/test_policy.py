@@ -26,12 +26,13 @@ START_S = 100.0
 class Sweep:
     """Keys by name, their works by length, and engines by name of their key."""
 
-    def __init__(self, *, nodes=2, gpus=8, **needs):
+    def __init__(self, *, nodes=2, gpus=8, one_by_one=False, **needs):
         self.rooms = [Room(node_id=name, cpus=16, gpus=gpus) for name in "abcdefgh"[:nodes]]
         self.keys = {name: engine_key(group(place, 1)) for place, name in enumerate(needs)}
         self.needs = {self.keys[name]: of_key for name, of_key in needs.items()}
         self.waiting, self.engines = Waiting(), []
-        self.policy = Policy(self.needs.__getitem__, dict.fromkeys(self.needs, START_S).__getitem__)
+        start_s = dict.fromkeys(self.needs, START_S).__getitem__
+        self.policy = Policy(self.needs.__getitem__, start_s, one_by_one=one_by_one)
 
     def waits(self, name, *seconds, avoid=()):
         for each in seconds:
@@ -223,3 +224,24 @@ def test_2500_groups_wait_and_leave_in_no_time():
         actions = sweep.policy.decide(waiting, [], sweep.rooms[:1])
         waiting.remove(actions[0].work)
     assert time.process_time() - began < 1.0
+
+
+def nodes_of_one_machine():
+    return Sweep(one_by_one=True, a=ONE, b=ONE).waits("b", 40.0)
+
+
+def test_nodes_that_share_a_machine_get_one_engine_at_a_time():
+    sweep = nodes_of_one_machine().waits("a", 50.0)
+    assert len([what for what, *_ in sweep.decided() if what == "start"]) == 1
+
+
+def test_on_such_nodes_another_engine_waits_for_the_one_that_works():
+    assert nodes_of_one_machine().loaded("a", "a", free_in_s=9.0).decided() == []
+    again = nodes_of_one_machine().waits("a", 50.0).loaded("a", "a")
+    assert again.decided() == [("submit", 0, 50.0)]
+
+
+def test_on_such_nodes_another_engine_takes_the_place_of_an_idle_one():
+    stopped, (started, key, *_) = nodes_of_one_machine().loaded("a", "a").decided()
+    assert stopped == ("stop", 0)
+    assert (started, key) == ("start", "b")

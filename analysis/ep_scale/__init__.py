@@ -1,0 +1,1 @@
+"""How far speculation carries on hundreds of ranks: predicted over expert parallelism, beside what was published."""

@@ -1,0 +1,1 @@
+"""What was foretold of expert-parallel points beside what was measured there, and a verdict."""

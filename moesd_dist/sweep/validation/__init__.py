@@ -1,0 +1,1 @@
+"""Sweeps that foretell their expert-parallel points from one rank alone, and measure them after."""

@@ -1,0 +1,107 @@
+"""What a calibration says of a layout: seconds of its collectives, and what ranks leave each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+import numpy.typing as npt
+
+from moesd_dist.records import LayoutSpec
+from moesd_dist.records.calibration import Calibration, CollectiveTimes, RankRates
+from moesd_dist.theory.expert_parallel.collectives import ExchangeCost
+from moesd_dist.theory.expert_parallel.measured_links import Curve, Measured
+
+_QUARTILES = 1.349  # standard deviations of a normal law between them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Calibrated(Measured):
+    """With what the counts took that come before the rows, by ranks."""
+
+    counts: Mapping[int, float]
+
+    def counts_s(self, ranks: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        known = [self.counts.get(int(n), 0.0) for n in np.ravel(np.asarray(ranks))]
+        return np.array(known).reshape(np.shape(ranks))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """Of one layout. `memory` and `compute` are shares of what a rank alone has, of the worst rank."""
+
+    collectives: tuple[CollectiveTimes, ...]
+    counts: tuple[CollectiveTimes, ...]
+    memory: float
+    compute: float
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the logarithm of a collective's seconds, the mean over sizes."""
+        return fmean(map(_spread, self.collectives))
+
+    @property
+    def cost(self) -> ExchangeCost:
+        curves = {(c.collective, c.ranks): _curve(c) for c in self.collectives}
+        if not self.counts:  # then they are taken to be all-to-alls of so few bytes
+            return Measured(curves=curves)
+        return Calibrated(curves=curves, counts={c.ranks: means(c)[0] for c in self.counts})
+
+
+def terms_of(calibration: Calibration, layout: LayoutSpec) -> Terms:
+    """Raises ValueError where the layout was not calibrated."""
+    where = (layout.dp_size, layout.nodes)
+    timed = [c for c in calibration.collectives if (c.ranks, c.nodes) == where]
+    shared = [r for r in calibration.rates if (r.ranks, r.nodes) == where]
+    alone = [r for r in calibration.rates if (r.ranks, r.nodes) == (1, 1)]
+    if not timed or not shared or not alone:
+        known = sorted({(c.ranks, c.nodes) for c in calibration.collectives})
+        raise ValueError(
+            f"the calibration of {calibration.measured} knows (ranks, nodes) {known} and "
+            f"{'a' if alone else 'no'} rank alone; {where} is asked for: calibrate that layout"
+        )
+    return Terms(
+        collectives=tuple(timed),
+        counts=tuple(c for c in calibration.counts if (c.ranks, c.nodes) == where),
+        memory=_share(shared, alone, lambda r: r.read_bytes_per_s),
+        compute=_share(shared, alone, _speed),
+    )
+
+
+def _speed(rates: RankRates) -> float:
+    """Of the cores: by what stays in their cache where that was timed."""
+    return 1.0 / rates.kernel_s if rates.kernel_s else rates.gemm_flops
+
+
+def _curve(times: CollectiveTimes) -> Curve:
+    return Curve(bytes_out=times.row_bytes, seconds=means(times))
+
+
+def means(times: CollectiveTimes) -> list[float]:
+    """Of each size, from its median and quartiles: a forward adds up many calls, the slow ones too.
+
+    Seconds of calls are taken as log-normal, whose mean is median exp(spread^2 / 2): next to nothing
+    on a quiet machine, several times the median where ranks wait for a core.
+    """
+    spreads = map(_spread_of, times.low_s, times.high_s)
+    return [s * math.exp(0.5 * spread**2) for s, spread in zip(times.seconds, spreads, strict=True)]
+
+
+def _spread(times: CollectiveTimes) -> float:
+    return fmean(map(_spread_of, times.low_s, times.high_s))
+
+
+def _spread_of(low_s: float, high_s: float) -> float:
+    return math.log(high_s / low_s) / _QUARTILES
+
+
+def _share(
+    shared: Sequence[RankRates], alone: Sequence[RankRates], rate: Callable[[RankRates], float]
+) -> float:
+    """Of the rank that loses most; against its own host alone where that was measured."""
+    own = {r.host: rate(r) for r in alone}
+    any_host = fmean(own.values())
+    return min(1.0, *(rate(r) / own.get(r.host, any_host) for r in shared))
