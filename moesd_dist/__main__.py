@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -84,7 +85,8 @@ def run(composed: Sequence[Composed]) -> tuple[SweepResult, str]:
         with listening(stop):
             if conf.validation is not None:
                 settings = build.cluster_settings(conf)
-                desk = make_desk(conf, opening.sweep_id, points, tracker, settings)
+                told = partial(console.print, soft_wrap=True, highlight=False)
+                desk = make_desk(conf, opening.sweep_id, points, tracker, settings, told=told)
                 plan = staged(conf, points, desk)
             result = run_sweep(points, ledger, executor, ConsoleProgress(console), plan, stop)
         show(result, tracker, Path(conf.output), console)

@@ -109,6 +109,16 @@ def _check_ranks(layout: LayoutSpec) -> None:
             "layout.eplb moves experts while vLLM runs; the transformers engine places them once: "
             "layout.expert_placement=balanced layout.expert_loads=FILE"
         )
+    if (layout.expert_placement == "balanced") is not bool(layout.loads_digest):
+        raise ValueError(
+            "layout.expert_placement=balanced and layout.expert_loads=FILE go together; "
+            f"got {layout.expert_placement or 'linear'!r} {'with' if layout.loads_digest else 'without'} loads"
+        )
+    if layout.redundant_experts and not layout.loads_digest:
+        raise ValueError(
+            "layout.redundant_experts are replicas of the heaviest experts: give their loads by "
+            "layout.expert_placement=balanced layout.expert_loads=FILE"
+        )
     if layout.all2all_backend not in ("", ALL_TO_ALL, ALL_GATHER):
         raise ValueError(
             f"layout.all2all_backend of the transformers engine is {ALL_TO_ALL} or {ALL_GATHER}; "
@@ -159,6 +169,10 @@ def _check_models(point: SweepPoint) -> None:
     if target is None:
         return
     _check_top_k(point, target)
+    if point.layout.ep_size > 1 and not target.num_experts:
+        raise ValueError(
+            f"{point.target.name} is dense: it has no experts to share; use layout=single or layout.tp_size"
+        )
     for spec, shape in ((point.target, target), (point.sd.draft, draft)):
         if spec is not None and shape is not None:
             _check_context(point, spec, shape)

@@ -24,7 +24,7 @@ class EngineConf:
     hidden_share: float = 0.0  # analytic: of the traffic between ranks, behind computation
     args: dict[str, Any] = field(default_factory=dict)  # vllm: its EngineArgs, passed through
     cpu_fixes: bool = False  # vllm: our repairs of its CPU build, for tests and demonstrations
-    start_timeout_s: float = 1800.0  # vllm: loading, compiling, capturing graphs
+    start_timeout_s: float = 1800.0  # until all ranks have loaded, compiled, captured graphs
     answer_timeout_s: float = 900.0  # vllm: one repeat
     collective_timeout_s: float = 60.0  # transformers: how long ranks wait for each other
 

@@ -42,7 +42,7 @@ class SweepConf:
     top_k: list[int] = field(default_factory=list)
     temperature: list[float] = field(default_factory=lambda: [0.0])
     workload: list[str] = field(default_factory=list)
-    ranks: list[int] = field(default_factory=list)  # that share batch and experts; 1 exchanges nothing
+    ranks: list[int] = field(default_factory=list)  # that share the experts; 1 exchanges nothing
     axes: dict[str, Any] = field(default_factory=dict)
     # [{batch_size: [1, 8], gamma: [4, 2]}]: fields that step together
     zipped: list[Any] = field(default_factory=list)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -20,6 +20,7 @@ from moesd_dist.records.calibration import Calibration
 from moesd_dist.specs import model_spec, sd_spec
 from moesd_dist.sweep.journal import Journal
 from moesd_dist.sweep.pairing import engine_key, groups
+from moesd_dist.sweep.schedule.needs import Needs
 from moesd_dist.sweep.validation.desk import FileDesk
 from moesd_dist.sweep.validation.predictor import Models, predictor_of
 from moesd_dist.sweep.validation.staged import Desk, StagedPlan
@@ -47,8 +48,13 @@ def make_desk(
     points: Sequence[SweepPoint],
     tracker: Tracker,
     settings: ClusterSettings,
+    *,
+    told: Callable[[str], None] = lambda _: None,
 ) -> FileDesk:
-    """Beside the sweep's journal; ValueError for a calibration that cannot be read."""
+    """Beside the sweep's journal; ValueError for a calibration that cannot be read.
+
+    `told` hears, in words for a person, what is measured before the first point.
+    """
     assert conf.validation is not None
     folder, given = journals(conf), conf.validation.calibration
     known = calibrations.read(Path(given)) if given else None
@@ -57,7 +63,7 @@ def make_desk(
         sweep_id,
         predictor=predictor_of(_models(conf), seed=conf.validation.seed),
         whole=partial(_whole, folder, sweep_id),
-        calibrate=lambda: known or calibrated(conf, points, settings),
+        calibrate=lambda: known or calibrated(conf, points, settings, told),
         publish=partial(_publish, tracker, Path(conf.output)),
     )
 
@@ -68,7 +74,12 @@ def journals(conf: Conf) -> Path:
     return journal_folder(tracking.uri, tracking.experiment, tracking.journal)
 
 
-def calibrated(conf: Conf, points: Sequence[SweepPoint], settings: ClusterSettings) -> Calibration:
+def calibrated(
+    conf: Conf,
+    points: Sequence[SweepPoint],
+    settings: ClusterSettings,
+    told: Callable[[str], None],
+) -> Calibration:
     """Of the cluster that the sweep runs on, for all layouts of its points; ValueError if it fails."""
     from moesd_dist.calibrating import calibrate
     from moesd_dist.engines.transformers.calibration import Effort
@@ -80,8 +91,13 @@ def calibrated(conf: Conf, points: Sequence[SweepPoint], settings: ClusterSettin
         )
     needs = [needs_of([conf], key) for key in dict.fromkeys(map(engine_key, groups(points, ())))]
     layouts = [replace(n, whole_node=False) for n in needs if n.ranks > 1]
+    effort = Effort(threads=conf.hardware.threads)
+
+    def measuring(needs: Needs) -> None:
+        told(f"calibrating the cluster: {needs.ranks} ranks on {needs.nodes} nodes")
+
     try:
-        return calibrate(layouts, settings=settings, effort=Effort(threads=conf.hardware.threads))
+        return calibrate(layouts, settings=settings, effort=effort, told=measuring)
     except RanksFailed as failed:
         raise ValueError(f"the cluster was not calibrated: {failed}") from failed
 

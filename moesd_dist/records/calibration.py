@@ -16,9 +16,12 @@ class CollectiveTimes:
     `row_bytes` is what one rank hands over in one call: for all_to_all to all *other* ranks
     together, an equal share to each (it keeps as large a share for itself); for all_gather its own
     rows, which all others get; for reduce_scatter its summands for all ranks, its own included; for
-    counts an integer to each other rank. Seconds are of the slowest rank, the median over repeats,
-    with their first and third quartile; counts begin after a barrier, all others after counts, as a
-    MoE layer does.
+    counts an integer to each other rank. Between collectives every rank reads memory for about half
+    a millisecond, as a layer does: in a tight loop, where threads never fall asleep, the same call
+    takes half as long or less. Counts come after that work, all_gather right after counts,
+    reduce_scatter after work, and all_to_all is the mean of both, since a layer has one of each.
+    Seconds are without waiting and the mean over ranks (counts: of the rank that came last): the
+    median over repeats, their quartiles, and their mean.
     """
 
     collective: str  # ALL_TO_ALL, GATHER or SCATTER by several sizes; COUNTS by one
@@ -28,6 +31,7 @@ class CollectiveTimes:
     seconds: tuple[float, ...]
     low_s: tuple[float, ...]
     high_s: tuple[float, ...]
+    mean_s: tuple[float, ...] = ()  # a forward adds up many calls, the slow ones too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -108,6 +108,7 @@ def merged_repeat(ranks: Sequence[Repeat]) -> Repeat:
         raise ValueError(
             f"gamma must be equal on all ranks; got {gammas} from rank 0 on; give them the same group"
         )
+    experts_seen, layer_forwards = _distinct_experts(ranks)
     sums: dict[str, Any] = {name: sum(getattr(r, name) for r in ranks) for name in SUMMED}
     maxima: dict[str, Any] = {name: max(getattr(r, name) for r in ranks) for name in LARGEST}
     return replace(
@@ -119,8 +120,8 @@ def merged_repeat(ranks: Sequence[Repeat]) -> Repeat:
         mean_context=_mean_context(ranks),
         verified_tokens=_verified_tokens(ranks),
         expert_load=_expert_load([r.expert_load for r in ranks]),
-        experts_seen=_distinct_experts(ranks)[0],
-        layer_forwards=_distinct_experts(ranks)[1],
+        experts_seen=experts_seen,
+        layer_forwards=layer_forwards,
     )
 
 

@@ -39,7 +39,11 @@ def on_ranks(size: int, function: str, argument: Any, *, within_s: float = 120.0
 
 
 def _started(command: list[str], log: Path) -> subprocess.Popen[bytes]:
-    own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    own = {
+        "PYTHONPATH": f"{ROOT}:" + os.environ.get("PYTHONPATH", ""),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
     with log.open("w") as file:
         return subprocess.Popen(
             command, env={**os.environ, **own}, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT

@@ -11,7 +11,7 @@ from moesd_dist.engines.transformers.group import Alone
 from moesd_dist.records import LayoutSpec, RankPlace
 from moesd_dist.records.calibration import ALL_GATHER
 from tests.engines.own_ranks import on_ranks
-from tests.engines.shared_experts import GAMMA, OUTPUT, SINGLE, decode
+from tests.engines.shared_experts import OUTPUT, SINGLE, decode
 
 FAMILIES = ("tiny_qwen2_moe", "tiny_qwen3_moe", "tiny_mixtral", "tiny_olmoe", "tiny_deepseek_v2")
 
@@ -84,7 +84,7 @@ def test_greedy_tokens_are_those_of_one_process(alone, ranks, case, family):
 def test_every_chosen_expert_is_computed_once_and_on_its_rank(alone, ranks, case, family):
     found, truth = ranks(case), alone(case)[family]["window"]
     windows = [rank[family]["window"] for rank in found]
-    assert all(window.exchange == windows[0].exchange for window in windows)
+    assert all(window.experts_seen == windows[0].experts_seen for window in windows)
     exchange = windows[0].exchange
     computed = torch.tensor([trace.load for trace in exchange.ranks]).sum(0)
     chosen = sum(rank[family]["load"] for rank in found)
@@ -94,13 +94,16 @@ def test_every_chosen_expert_is_computed_once_and_on_its_rank(alone, ranks, case
     # Plain decoding and speculation of fixed lengths; the rounds of fast rows go on, so at least.
     assert tokens >= sum(CASES[case][0]) * OUTPUT * 2
     assert truth.exchange.forwards <= exchange.forwards
-    assert GAMMA
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_rows_sent_are_rows_received_by_others(ranks, case):
     for family in FAMILIES:
         traces = ranks(case)[0][family]["window"].exchange.ranks
+        for trace in traces:  # a token goes once to a rank, however many of its experts are there
+            others = len(traces) - 1
+            if "all-gather" not in case:
+                assert all(rows <= trace.gate_tokens * others for rows in trace.sent_rows)
         for layer in range(len(traces[0].load)):
             sent = sum(trace.sent_rows[layer] for trace in traces)
             assert sent == sum(trace.received_rows[layer] for trace in traces) > 0
@@ -109,8 +112,7 @@ def test_rows_sent_are_rows_received_by_others(ranks, case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_forward_is_the_sum_of_its_phases(ranks, case):
-    """Of a window that is nothing but layers, phases leave little of the ranks' time unexplained."""
+def test_no_phase_is_negative_and_experts_take_time(ranks, case):
     for family in FAMILIES:
         for trace in ranks(case)[0][family]["window"].exchange.ranks:
             for phase in ("pack_s", "dispatch_s", "expert_s", "combine_s", "wait_arrival_s"):
@@ -123,3 +125,14 @@ def test_an_idle_rank_lends_its_experts(ranks):
     assert idle.gate_tokens == 0
     assert sum(idle.sent_rows) == 0
     assert sum(idle.load) > 0
+
+
+def test_bytes_are_rows_of_hidden_states_choices_and_weights(ranks):
+    """Float32, 64 wide, top 2: out with 8 bytes a choice, back as a sum alone."""
+    out, back = 64 * 4 + 2 * 8, 64 * 4
+    for trace in ranks("2 ranks")[0]["tiny_qwen2_moe"]["window"].exchange.ranks:
+        for layer, (sent, received) in enumerate(
+            zip(trace.sent_rows, trace.received_rows, strict=True)
+        ):
+            assert trace.sent_bytes[layer] == sent * out + received * back
+            assert trace.received_bytes[layer] == received * out + sent * back

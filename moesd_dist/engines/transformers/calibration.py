@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -28,8 +29,13 @@ from moesd_dist.records.calibration import (
 
 SIZES = tuple(64 * 4**step for step in range(9))  # 64 B to 4 MiB
 WARM_UP = 2  # rounds that open connections and touch pages; not kept
+MEET_S = 30.0  # the least that ranks wait for each other to start: they import torch
 ROW_BYTES = 4  # shares are whole rows
+WORK_BYTES = 2**24  # read between two collectives: half a millisecond or more
 KERNEL_SIZE = 128  # float32 matrices of 64 KiB: they stay in a core's cache
+
+
+_WORK = torch.ones(WORK_BYTES // 4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +64,8 @@ def measure(place: RankPlace, *, nodes: int, effort: Effort) -> Findings:
     """To be called on every rank of a layout at once; RuntimeError if one is gone or late."""
     set_threads(effort.threads)
     foreign = ForeignLoad()
-    group = join(place, torch.device("cpu"), timeout_s=effort.timeout_s)
+    meet_s = max(effort.timeout_s, MEET_S)
+    group = join(place, torch.device("cpu"), timeout_s=effort.timeout_s, meet_s=meet_s)
     try:
         return Findings(
             collectives=tuple(_collectives(group, nodes, effort)) if place.size > 1 else (),
@@ -98,8 +105,8 @@ def _collectives(group: RankGroup, nodes: int, effort: Effort) -> Iterator[Colle
     for _ in range(WARM_UP):
         _round(group, kinds)
     own = torch.tensor([_round(group, kinds) for _ in range(effort.repeats)], dtype=torch.float64)
-    slowest = torch.stack(group.gather(own)).amax(0).numpy()
-    quartiles = np.quantile(slowest, (0.25, 0.5, 0.75), axis=0)
+    seconds = _transfers(torch.stack(group.gather(own)), kinds)
+    quartiles = np.quantile(seconds, (0.25, 0.5, 0.75), axis=0)
     for collective in dict.fromkeys(name for name, _ in kinds):
         chosen = [place for place, (name, _) in enumerate(kinds) if name == collective]
         low, middle, high = (tuple(quartile[chosen].tolist()) for quartile in quartiles)
@@ -111,7 +118,28 @@ def _collectives(group: RankGroup, nodes: int, effort: Effort) -> Iterator[Colle
             seconds=middle,
             low_s=low,
             high_s=high,
+            mean_s=tuple(seconds.mean(0)[chosen].tolist()),
         )
+
+
+def _transfers(by_rank: Tensor, kinds: list[tuple[str, int]]) -> npt.NDArray[np.float64]:
+    """Seconds without waiting, [repeat, kind], of [rank, repeat, kind, (work, late, prompt)].
+
+    As `records.exchange` has it: who comes last to the counts waits for nobody, and after work a
+    rank waits for as long as the longest work exceeds its own.
+    """
+    work, late, prompt = by_rank.unbind(-1)
+    waiting = torch.minimum(late, work.amax(0) - work)
+    last, dispatched, combined = late.amin(0), prompt.mean(0), (late - waiting).mean(0)
+    by_kind = {
+        COUNTS: last,
+        ALL_TO_ALL: (dispatched + combined) / 2,  # a layer has one of each
+        GATHER: dispatched,
+        SCATTER: combined,
+    }
+    columns = [by_kind[name][:, place] for place, (name, _) in enumerate(kinds)]
+    found: npt.NDArray[np.float64] = torch.stack(columns, -1).numpy()
+    return found
 
 
 def _kinds(group: RankGroup, sizes: tuple[int, ...]) -> list[tuple[str, int]]:
@@ -128,20 +156,30 @@ def _rows(size: int, parts: int) -> int:
     return max(1, round(size / parts / ROW_BYTES))
 
 
-def _round(group: RankGroup, kinds: list[tuple[str, int]]) -> list[float]:
-    """Seconds on this rank, one of each kind."""
+def _round(group: RankGroup, kinds: list[tuple[str, int]]) -> list[tuple[float, float, float]]:
+    """Of each kind on this rank: work, the call after it, and the call after counts."""
     return [_seconds(group, collective, size) for collective, size in kinds]
 
 
-def _seconds(group: RankGroup, collective: str, size: int) -> float:
+def _seconds(group: RankGroup, collective: str, size: int) -> tuple[float, float, float]:
+    """All ranks begin the work together: they come from counts, which nobody leaves early."""
     call = _call(group, collective, size)
-    if collective == COUNTS:
-        group.barrier()
-    else:  # as in a layer: nobody leaves before all have come
-        group.counts(_integers(group))
+    group.counts(_integers(group))
     began = time.perf_counter()
+    _between()
+    worked = time.perf_counter()
     call()
-    return time.perf_counter() - began
+    late = time.perf_counter()
+    _between()
+    group.counts(_integers(group))
+    counted = time.perf_counter()
+    call()
+    return worked - began, late - worked, time.perf_counter() - counted
+
+
+def _between() -> None:
+    """What a layer does between collectives: caches and sleeping threads are not as a tight loop has them."""
+    _WORK.sum()
 
 
 def _call(group: RankGroup, collective: str, size: int) -> Call:

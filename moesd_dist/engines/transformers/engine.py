@@ -14,7 +14,13 @@ from moesd_dist.engines.transformers.load import load_config
 from moesd_dist.engines.transformers.pair import Pair, Ranks, make_drafter, make_rule
 from moesd_dist.engines.transformers.prefill import PrefilledPrompts
 from moesd_dist.engines.transformers.rounds import RoundRunner
-from moesd_dist.engines.transformers.window import Batch, full_batch, to_repeat, until_empty
+from moesd_dist.engines.transformers.window import (
+    Batch,
+    full_batch,
+    slowest,
+    to_repeat,
+    until_empty,
+)
 from moesd_dist.models.families import is_known
 from moesd_dist.models.shape import bytes_per_value, shape_of
 from moesd_dist.models.sources import resolve_config, weight_file_bytes
@@ -88,8 +94,11 @@ class TransformersEngine:
             work.prompt_tokens_max + work.output_tokens + 2 * (point.gamma + 1)
         )
         weights = 0.0 if self._pair is not None else shape.weight_bytes(size)
-        if weights and spec is self._specs[0]:  # the draft is whole on every rank
-            weights -= shape.routed_expert_params * size * (1 - 1 / self._layout.ep_size)
+        if weights and spec is self._specs[0] and shape.num_experts:  # the draft is whole on a rank
+            slots_here = -(
+                -(shape.num_experts + self._layout.redundant_experts) // self._layout.ep_size
+            )
+            weights -= shape.routed_expert_params * size * (1 - slots_here / shape.num_experts)
         return int(weights + slots * shape.kv_bytes_per_token(size))
 
     def together(self, points: Sequence[SweepPoint]) -> bool:
@@ -112,8 +121,8 @@ class TransformersEngine:
         work, protocol = point.workload, point.protocol
         pair.recorder.take()
         pair.sharing.forget()
+        load = ForeignLoad()  # before ranks meet: it takes milliseconds
         pair.sharing.barrier()
-        load = ForeignLoad()
         rounds = full_batch(
             runner,
             batch,
@@ -124,6 +133,7 @@ class TransformersEngine:
         foreign = load.cores()
         routing = pair.recorder.take()
         window = pair.sharing.window(target_s=sum(one.target_s for one in rounds))
+        rounds = slowest(rounds, pair.sharing.group)
         tail = (0.0, 0)
         if repeat < protocol.end_to_end_repeats:
             batch, runner = self._start(point, repeat)
@@ -176,7 +186,9 @@ class TransformersEngine:
             )[
                 self._place.rank :: busy
             ]  # all ranks together begin with the prompts of a single process
+            pair.sharing.group.meet()  # text may take one rank longer to draw
             self._pool = (key, PrefilledPrompts(prompts, pair.models, pair.sharing))
+            pair.sharing.group.meet()  # and the draft model longer to read
         return self._pool[1]
 
     def _start(self, point: SweepPoint, repeat: int) -> tuple[Batch, RoundRunner]:

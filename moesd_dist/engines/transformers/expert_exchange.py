@@ -117,7 +117,8 @@ class ExpertExchange:
         result = self.group.reduce_scatter(sums, sizes)
         clock.lap()
         clock.lap()
-        self._trace(layer, clock, form, ([len(hidden)] * self.group.size, sizes), load)
+        padded = [max(sizes)] * self.group.size  # what travels: both collectives want equal parts
+        self._trace(layer, clock, form, (padded, padded), load)
         return result
 
     def _compute(self, local: Local, work: Work, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -27,8 +27,19 @@ class RankGroup:
     Sizes are Python lists, since receiving buffers are made for them.
     """
 
-    def __init__(self, rank: int, size: int, device: torch.device) -> None:
+    def __init__(self, rank: int, size: int, device: torch.device, store: Any = None) -> None:
         self.rank, self.size, self.device = rank, size, device
+        self._store, self._meetings = store, 0
+
+    def meet(self) -> None:
+        """After work of a rank's own that may take minutes longer than another's, such as loading.
+
+        Waits as long as the store does, not as long as a collective.
+        """
+        self._meetings += 1
+        name = f"meeting {self._meetings}"
+        self._store.set(f"{name}/{self.rank}", "")
+        self._store.wait([f"{name}/{rank}" for rank in range(self.size)])
 
     def counts(self, out: Tensor) -> Tensor:
         """int64 [ranks]: entry r goes to rank r; returned is what each rank had for this one."""
@@ -103,6 +114,9 @@ class Alone(RankGroup):
     def __init__(self, device: torch.device) -> None:
         super().__init__(0, 1, device)
 
+    def meet(self) -> None:
+        """There is nobody else."""
+
     def total(self, numbers: Sequence[int]) -> list[int]:
         return list(numbers)
 
@@ -128,9 +142,9 @@ def join(
     """
     if place.size == 1:
         return Alone(device)
-    os.environ |= dict.fromkeys(
-        ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), interface_towards(place.address)
-    )
+    interface = interface_towards(place.address)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+    os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={interface}")  # without it, a prefix of names
     store: Any = dist.TCPStore(  # type: ignore[attr-defined]
         place.address,
         place.port,
@@ -139,7 +153,8 @@ def join(
         timeout=timedelta(seconds=meet_s),
         master_listen_fd=_listening(place) if place.rank == 0 else None,
     )
-    _all_here(store, place)
+    group = RankGroup(place.rank, place.size, device, store)
+    group.meet()
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
         store=store,
@@ -148,7 +163,7 @@ def join(
         timeout=timedelta(seconds=timeout_s),
         device_id=_numbered(device),
     )
-    return RankGroup(place.rank, place.size, device)
+    return group
 
 
 def interface_towards(address: str) -> str:
@@ -169,12 +184,6 @@ def _numbered(device: torch.device) -> torch.device | None:
     if device.type != "cuda":
         return None
     return torch.device("cuda", torch.cuda.current_device())
-
-
-def _all_here(store: Any, place: RankPlace) -> None:
-    """Waits as long as the store does: loading may take longer than any collective should."""
-    store.set(f"here/{place.rank}", "")
-    store.wait([f"here/{rank}" for rank in range(place.size)])
 
 
 def _listening(place: RankPlace) -> int:

@@ -25,7 +25,8 @@ from moesd_dist.engines.transformers.local_experts import (
 )
 from moesd_dist.engines.transformers.ragged_cache import RaggedCache
 from moesd_dist.engines.transformers.routing import RoutingRecorder, own_top_k, set_top_k
-from moesd_dist.engines.transformers.sharing import Sharing, placement_of
+from moesd_dist.engines.transformers.sharing import Sharing
+from moesd_dist.models.expert_placement import placement_of
 from moesd_dist.records import DraftMethod, LayoutSpec, ModelSpec, RankPlace, SweepPoint
 from moesd_dist.theory.expert_parallel.placement import Placement, linear
 

@@ -26,10 +26,11 @@ class Round:
     accepted: list[int]
     proposed: list[int]
     context: float  # mean tokens in the cache before the round
+    slowest_s: float = 0.0  # of all ranks, which meet after every round; 0: this rank's own
 
     @property
     def seconds(self) -> float:
-        return self.draft_s + self.target_s + self.reject_s
+        return self.slowest_s or self.draft_s + self.target_s + self.reject_s
 
     @property
     def tokens(self) -> int:
@@ -59,10 +60,11 @@ class RoundRunner:
         Without a row, a rank only lends its experts to the other ranks' forwards.
         """
         if not len(sequences.lengths):
-            return self._idle()
+            return self._idle(gamma)
         before = sequences.lengths
         self.clock.start()
         drafts = self.drafter.propose(sequences, gamma)
+        self._meet(gamma)
         self.clock.lap()
         self._record(tokens=len(before) * (gamma + 1))
         logits = self.target.forward(
@@ -86,8 +88,14 @@ class RoundRunner:
             context=float((before - 1).float().mean()),
         )
 
-    def _idle(self) -> Round:
+    def _meet(self, gamma: int) -> None:
+        """The slowest rank's drafts are awaited before verification: they are no part of its time."""
+        if gamma and self.sharing is not None:
+            self.sharing.barrier()
+
+    def _idle(self, gamma: int) -> Round:
         self.clock.start()
+        self._meet(gamma)
         self.clock.lap()
         self._record(tokens=0)
         assert self.sharing is not None  # alone, a batch has rows

@@ -14,32 +14,7 @@ from moesd_dist.engines.transformers.experts_path import experts_modules, groupe
 from moesd_dist.engines.transformers.group import RankGroup
 from moesd_dist.engines.transformers.traces import TraceRecorder, Whereabouts, Window, window_of
 from moesd_dist.engines.transformers.wire import WireFormat
-from moesd_dist.records import LayoutSpec
-from moesd_dist.theory.expert_parallel import placement as placements
 from moesd_dist.theory.expert_parallel.placement import Placement
-
-
-def placement_of(layout: LayoutSpec, *, num_experts: int, layers: int) -> Placement:
-    """Where a layout wants the experts of a model with that many MoE layers."""
-    ranks = layout.ep_size
-    match layout.expert_placement:
-        case "" | "linear":
-            return placements.linear(num_experts, ranks=ranks, layers=layers)
-        case "round_robin":
-            return placements.round_robin(num_experts, ranks=ranks, layers=layers)
-        case "balanced":
-            from moesd_dist.models.expert_loads import read_loads
-            from moesd_dist.theory.expert_parallel.balanced import balanced
-
-            loads = read_loads(layout.loads_path)
-            if loads.shape != (layers, num_experts):
-                raise ValueError(
-                    f"layout.expert_loads are of {loads.shape[0]} layers with {loads.shape[1]} "
-                    f"experts, the model has {layers} with {num_experts}; measure them on this model"
-                )
-            return balanced(loads, ranks=ranks, redundant=layout.redundant_experts)
-        case other:
-            raise ValueError(f"no expert placement {other!r}; use linear, round_robin or balanced")
 
 
 class Sharing:
@@ -63,6 +38,7 @@ class Sharing:
         self._exchange: ExpertExchange | None = None
         if group.size > 1:
             self._exchange = ExpertExchange(group, placement, self.traces, backend)
+        self.agree("the placement of experts", placement.digest)
         for module in self._modules:
             module.moesd_path.exchange = self._exchange
             module.moesd_path.traces = self.traces if group.device.type == "cpu" else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -139,7 +139,8 @@ def window_of(
         max_load=_busiest(loads.sum(-1)),
     )
     return Window(
-        exchange=exchange,
+        # Rank 0 speaks for all: as many copies as ranks would cross the cluster.
+        exchange=exchange if group.rank == 0 else replace(exchange, ranks=()),
         experts_seen=_distinct(loads, logical),
         layer_forwards=len(steps),
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import median
 
 import torch
 
+from moesd_dist.engines.transformers.group import RankGroup
 from moesd_dist.engines.transformers.prefill import PrefilledPrompts
 from moesd_dist.engines.transformers.ragged_cache import RaggedCache
 from moesd_dist.engines.transformers.rounds import Round, RoundRunner
@@ -51,7 +53,8 @@ def full_batch(
 ) -> list[Round]:
     """Rounds in which all sequences are active, until `window_tokens` have been written.
 
-    Of all ranks together, where experts are shared. A finished sequence is replaced between rounds, outside the clock. The baseline finishes all at
+    Of all ranks together, where experts are shared. A finished sequence is replaced between rounds,
+    outside the clock. The baseline finishes all at
     once and SD one by one, but both walk from prompt to prompt + output, so at like contexts.
     """
     rounds: list[Round] = []
@@ -61,6 +64,18 @@ def full_batch(
         batch.replace_finished(output_tokens)
         tokens += together(runner, rounds[-1].tokens)  # also where ranks meet for the next round
     return rounds
+
+
+def slowest(rounds: list[Round], group: RankGroup) -> list[Round]:
+    """Each round as long as its slowest rank, and each phase: the sum of maxima, not their maximum."""
+    if group.size == 1:
+        return rounds
+    own = [[r.seconds, r.draft_s, r.target_s, r.reject_s] for r in rounds]
+    most = torch.stack(group.gather(torch.tensor(own, dtype=torch.float64, device=group.device)))
+    return [
+        replace(one, slowest_s=whole, draft_s=draft, target_s=target, reject_s=reject)
+        for one, (whole, draft, target, reject) in zip(rounds, most.amax(0).tolist(), strict=True)
+    ]
 
 
 def together(runner: RoundRunner, number: int) -> int:
@@ -76,11 +91,14 @@ def until_empty(
     A rank that has none left goes on lending its experts to those that have.
     """
     count = len(batch.sequences.lengths)
-    seconds = 0.0
+    rounds: list[Round] = []
     while True:
-        seconds += runner.run(batch.sequences, gamma).seconds
+        rounds.append(runner.run(batch.sequences, gamma))
         if not together(runner, batch.drop_finished(output_tokens)):
-            return seconds, count * output_tokens
+            break
+    if runner.sharing is not None:
+        rounds = slowest(rounds, runner.sharing.group)
+    return sum(one.seconds for one in rounds), count * output_tokens
 
 
 def accepted_per_position(rounds: list[Round], gamma: int) -> tuple[int, ...]:

@@ -34,5 +34,7 @@ class WireFormat:
     def unpack(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Hidden, ids int32 and weights float32, as `pack` took them."""
         sizes = [self.hidden_bytes, 4 * self.top_k, 4 * self.top_k]
-        hidden, ids, weights = (part.contiguous() for part in rows.split(sizes, 1))
+        # A single row is contiguous as it is, and its parts may start where no int32 can.
+        parts = (part.clone(memory_format=torch.contiguous_format) for part in rows.split(sizes, 1))
+        hidden, ids, weights = parts
         return hidden.view(self.dtype), ids.view(torch.int32), weights.view(torch.float32)

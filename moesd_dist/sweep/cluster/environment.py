@@ -1,4 +1,4 @@
-"""What every node of a cluster has in its environment before Ray starts: quick health checks, a token."""
+"""What every node of a cluster has in its environment before Ray starts: quick health checks, a token, workers like others."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pathlib import Path
 # Ray's own: 3 s, 10 s, 5 failures.
 PERIOD_MS, TIMEOUT_MS, FAILURES = 500, 1000, 3
 FIRST_CHECK_MS = 2000  # a node that is still starting is not asked yet
+# Ray's own is 15: whatever else runs on the machine would take the cores from what is measured.
+NICENESS = 0
 CUT_LINK_S = 10.0  # what the settings have to keep
 
 
@@ -23,6 +25,7 @@ def health_environment() -> dict[str, str]:
         "RAY_health_check_period_ms": str(PERIOD_MS),
         "RAY_health_check_timeout_ms": str(TIMEOUT_MS),
         "RAY_health_check_failure_threshold": str(FAILURES),
+        "RAY_worker_niceness": str(NICENESS),
     }
 
 

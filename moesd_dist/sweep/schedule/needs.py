@@ -31,8 +31,8 @@ class Needs:
 
     @property
     def alone(self) -> bool:
-        """Whether it has its node's CPUs to itself; ranks share them whatever is done."""
-        return self.whole_node and not self.gpus and self.ranks == 1
+        """Whether it has its nodes' CPUs to itself: no other engine, only its own ranks."""
+        return self.whole_node and not self.gpus
 
     @property
     def all_gpus(self) -> int:

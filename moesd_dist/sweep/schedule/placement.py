@@ -28,7 +28,7 @@ def strategy(needs: Needs) -> str:
 def share(needs: Needs, room: Room) -> tuple[int, int]:
     """CPUs and GPUs that an engine takes of one of its nodes."""
     ranks = needs.ranks // needs.nodes
-    cpus = max(room.cpus, needs.cpus) if needs.alone else ranks * needs.cpus
+    cpus = max(room.cpus, ranks * needs.cpus) if needs.alone else ranks * needs.cpus
     return cpus, ranks * needs.gpus
 
 

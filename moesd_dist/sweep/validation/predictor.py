@@ -9,12 +9,12 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from moesd_dist.models.expert_placement import placement_of
 from moesd_dist.records import LayoutSpec, Measurement, SweepPoint
 from moesd_dist.records.calibration import ALL_GATHER, Calibration
 from moesd_dist.records.forecast import Estimate, PointForecast
 from moesd_dist.sweep.validation.desk import Predictor
 from moesd_dist.sweep.validation.evidence import Evidence, evidence_of
-from moesd_dist.sweep.validation.placing import placement_of
 from moesd_dist.sweep.validation.terms import terms_of
 from moesd_dist.theory.counts import ModelCounts
 from moesd_dist.theory.expert_parallel.dispatch import Dispatch
@@ -135,7 +135,7 @@ def _table(
         fresh_share=fresh_share(loads, evidence.top_k, activated),
         activated=activated,
     )
-    placement = placement_of(points[0].layout, loads.shape)
+    placement = placement_of(points[0].layout, layers=loads.shape[0], num_experts=loads.shape[1])
     shapes = sorted({(p.batch_size, each) for p in points for each in (1, p.gamma + 1)})
     return {(s, placement.ranks): simulated(rng, routing, placement, s) for s in shapes}
 

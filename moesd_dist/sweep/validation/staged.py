@@ -49,7 +49,7 @@ class StagedPlan:
             )
         self._desk, self._stage = desk, 0
         self.forecast: Forecast | None = None
-        self.trouble = ""  # why there is no forecast
+        self.trouble = "the points on one rank were not all measured"  # why there is no forecast
 
     def next_round(self, outcomes: Sequence[Outcome]) -> Round:
         self._stage += 1

@@ -9,6 +9,7 @@ from statistics import fmean
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import isotonic_regression  # type: ignore[import-untyped, unused-ignore]
 
 from moesd_dist.records import LayoutSpec
 from moesd_dist.records.calibration import Calibration, CollectiveTimes, RankRates
@@ -77,15 +78,20 @@ def _speed(rates: RankRates) -> float:
 
 
 def _curve(times: CollectiveTimes) -> Curve:
-    return Curve(bytes_out=times.row_bytes, seconds=means(times))
+    """Never falling: where a small message was timed slower than a larger one, both share the noise."""
+    rising = isotonic_regression(np.log(means(times))).x
+    return Curve(bytes_out=times.row_bytes, seconds=np.exp(rising))
 
 
 def means(times: CollectiveTimes) -> list[float]:
-    """Of each size, from its median and quartiles: a forward adds up many calls, the slow ones too.
+    """Of each size: a forward adds up many calls, the slow ones too.
 
-    Seconds of calls are taken as log-normal, whose mean is median exp(spread^2 / 2): next to nothing
-    on a quiet machine, several times the median where ranks wait for a core.
+    Where a calibration kept median and quartiles alone, seconds of calls are taken as log-normal,
+    whose mean is median exp(spread^2 / 2): next to nothing on a quiet machine, several times the
+    median where ranks wait for a core.
     """
+    if times.mean_s:
+        return list(times.mean_s)
     spreads = map(_spread_of, times.low_s, times.high_s)
     return [s * math.exp(0.5 * spread**2) for s, spread in zip(times.seconds, spreads, strict=True)]
 

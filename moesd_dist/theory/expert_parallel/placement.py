@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,11 @@ class Placement:
     @property
     def slots_per_rank(self) -> int:
         return int(self.physical_to_logical.shape[1]) // self.ranks
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits: equal for equal placements."""
+        return hashlib.sha256(self.physical_to_logical.astype("<i8").tobytes()).hexdigest()[:16]
 
     def of_rank(self, rank: int) -> _Ints:
         """Logical experts of one rank, int64 [layer, slot], EMPTY where there is none."""

@@ -15,6 +15,7 @@ from moesd_dist.records import (
     LayoutSpec,
     Measurement,
     Protocol,
+    RankPlace,
     Repeat,
     Role,
     SimulationSpec,
@@ -116,7 +117,7 @@ def a_second_a_token() -> StepModel:
 def test_a_window_is_as_long_as_the_engines(base: Make, batch_size: int, tokens: int) -> None:
     point = base(batch_size=batch_size, protocol=Protocol(window_tokens=tokens))
     assert window_tokens(point) == window_of_the_engine(point)
-    assert prompts(point) == pytest.approx(pool_size(point), abs=1.5)
+    assert prompts(point) == pytest.approx(pool_size(point, RankPlace()), abs=1.5)
 
 
 @pytest.mark.parametrize(

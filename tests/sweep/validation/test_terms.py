@@ -27,6 +27,17 @@ def test_collectives_take_what_was_timed():
     assert terms.cost.all_to_all_s(4096.0, 2) == pytest.approx(SLOW * exchange_s(4096))
 
 
+def test_more_bytes_never_take_less_time():
+    seconds = (2e-4, 8e-4, 2e-4, 9e-4)
+    times = CollectiveTimes(
+        collective="all_to_all", ranks=2, nodes=1, row_bytes=(64, 256, 1024, 4096),
+        seconds=seconds, low_s=seconds, high_s=seconds,
+    )  # fmt: skip
+    cost = terms_of(replace(calibration((2,)), collectives=(times,)), over(2)).cost
+    found = [float(cost.all_to_all_s(size, 2)) for size in times.row_bytes]
+    assert found == pytest.approx([2e-4, 4e-4, 4e-4, 9e-4])
+
+
 def test_the_mean_of_calls_is_that_of_a_law_with_their_quartiles():
     """Held against draws: slow calls count in a sum, though not in a median."""
     drawn = np.random.default_rng(0).lognormal(np.log(2e-4), 0.8, size=200_000)
