@@ -22,7 +22,7 @@ def collectives_of(calibration: Calibration, layout: tuple[int, int]) -> Table:
     table.add_row("latency", *(f"{_us(f.latency_s)} us" if f else "" for f in fits))
     table.add_row("bandwidth", *(f"{f.bytes_per_s / 1e6:.0f} MB/s" if f else "" for f in fits))
     counts = [c.seconds[0] for c in calibration.counts if (c.ranks, c.nodes) == layout]
-    table.caption = "microseconds, median (quartiles) of the slowest rank" + "".join(
+    table.caption = "microseconds, median (quartiles), without waiting" + "".join(
         f"; counts {_us(seconds)}" for seconds in counts
     )
     return table

@@ -8,6 +8,7 @@ from enum import StrEnum
 from statistics import median
 
 from analysis.ep_validation.comparison import NAMES, Comparison
+from moesd_dist.records import Measurement
 from moesd_dist.records.forecast import Forecast, PointForecast
 
 AFTER = "PREDICTED AFTER THE FACT: some of the points were measured before the forecast was made"
@@ -54,6 +55,19 @@ def sentences(forecast: Forecast | None, found: Sequence[Verdict], trouble: str 
         f"(digest {forecast.digest})."
     )
     return said + [_sentence(v) for v in found]
+
+
+def unjudged(forecast: Forecast, measured: Sequence[Measurement]) -> list[str]:
+    """What the verdict leaves out: foretold points without a measurement, and the reverse."""
+    known = {m.point.point_id for m in measured}
+    foretold = {p.point_id for p in forecast.points}
+    several = {m.point.point_id for m in measured if m.point.layout.ep_size > 1}
+    said = []
+    if missing := foretold - known:
+        said.append(f"{len(missing)} of {len(foretold)} foretold points were not measured.")
+    if more := several - foretold:
+        said.append(f"{len(more)} points over several ranks were measured without a forecast.")
+    return said
 
 
 def place_of(place: PointForecast) -> str:

@@ -6,6 +6,14 @@ from dataclasses import dataclass
 
 from moesd_dist.config.checks import at_least
 
+TOLERANCES = (
+    "activated_experts",
+    "load_imbalance",
+    "communication",
+    "target_efficiency",
+    "speedup",
+)
+
 
 @dataclass
 class ValidationConf:
@@ -21,6 +29,11 @@ class ValidationConf:
     speedup: float = 0.10
     seed: int = 0  # of the simulated routing
 
+    @property
+    def tolerances(self) -> dict[str, float]:
+        """By name: what a forecast is judged by, written down with it."""
+        return {name: getattr(self, name) for name in TOLERANCES}
+
     def __post_init__(self) -> None:
-        for name in ("activated_experts", "load_imbalance", "communication", "target_efficiency", "speedup"):  # fmt: skip
+        for name in TOLERANCES:
             at_least(f"validation.{name}", getattr(self, name), 0)

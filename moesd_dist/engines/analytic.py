@@ -155,9 +155,9 @@ def _repeat(point: SweepPoint, one: OneRound, moe_layers: int, stretch: float) -
 
 
 def _bytes_for(spec: ModelSpec, point: SweepPoint) -> float:
-    """Of a rank: weights, and the cache of sequences that are as long as they get."""
+    """Of a rank, the draft whole on each: weights, and the cache of sequences that are as long as they get."""
     shape, size = known_shape(spec), bytes_per_value(spec.dtype)
     longest = point.workload.prompt_tokens_max + point.workload.output_tokens + point.gamma + 1
     sequences = -(-point.batch_size // point.layout.dp_size)
-    whole, _ = rank_bytes(spec, point.layout.dp_size)
+    whole, _ = rank_bytes(spec, point.layout.dp_size if spec == point.target else 1)
     return whole + sequences * longest * shape.kv_bytes_per_token(size)

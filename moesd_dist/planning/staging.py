@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moesd_dist import calibrations
-from moesd_dist.config import Conf, Launcher
+from moesd_dist.config import Conf, Launcher, ValidationConf
 from moesd_dist.hardware import known_peaks
 from moesd_dist.models.counts import counts_of
 from moesd_dist.planning.expected import needs_of
@@ -65,7 +66,14 @@ def make_desk(
         whole=partial(_whole, folder, sweep_id),
         calibrate=lambda: known or calibrated(conf, points, settings, told),
         publish=partial(_publish, tracker, Path(conf.output)),
+        terms=_terms(conf.validation),
     )
+
+
+def _terms(conf: ValidationConf) -> dict[str, str]:
+    """Tolerances cannot be changed once the result is known, nor can the code that foretold."""
+    found = {f"tolerance.{name}": str(value) for name, value in conf.tolerances.items()}
+    return found | {"seed": str(conf.seed), "version": version("moesd-dist")}
 
 
 def journals(conf: Conf) -> Path:
@@ -88,6 +96,11 @@ def calibrated(
     if conf.hardware.device is not Device.cpu:
         raise ValueError(
             "links between GPUs are not calibrated here; give validation.calibration=FILE"
+        )
+    if conf.layout.tp_size > 1:
+        raise ValueError(
+            f"ranks of several devices are not calibrated, got layout.tp_size {conf.layout.tp_size}; "
+            "give validation.calibration=FILE, or use layout.tp_size=1"
         )
     needs = [needs_of([conf], key) for key in dict.fromkeys(map(engine_key, groups(points, ())))]
     layouts = [replace(n, whole_node=False) for n in needs if n.ranks > 1]

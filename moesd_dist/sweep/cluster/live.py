@@ -77,7 +77,8 @@ class Live:
     ) -> None:
         needs, key = self.terms.needs, self.key
         options = {
-            "num_cpus": self._group.bundle_specs[0]["CPU"] if needs.alone else needs.cpus,
+            # Ranks share what their node was reserved for; one takes it all.
+            "num_cpus": self._group.bundle_specs[0]["CPU"] if self._is_one else needs.cpus,
             "num_gpus": needs.gpus,
             "max_restarts": 0,
             "runtime_env": {"env_vars": worker_environment(key.threads, sweep)},
@@ -94,6 +95,11 @@ class Live:
             self._actor = gang.remote(self._group, options=options, close_s=close_s)
         self._ask(State.loading, expected_s, within_s)
         self.call = self._actor.start.remote(make_engine, key, self.terms.limit)
+
+    @property
+    def _is_one(self) -> bool:
+        needs = self.terms.needs
+        return needs.alone and needs.ranks == 1
 
     def measure(self, works: Sequence[Work], *, within_s: float) -> None:
         self.works = list(works)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 
 from moesd_dist.records import Measurement, SweepPoint
 from moesd_dist.records.calibration import Calibration
@@ -37,11 +38,13 @@ class FileDesk:
         whole: Callable[[Sequence[str]], Mapping[str, Measurement]],
         calibrate: Callable[[], Calibration],
         publish: Callable[[Path], None],
+        terms: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        """`terms` are written down with the forecast: what it will be judged by, and who made it."""
         self.forecast_path = folder / f"{sweep_id}.forecast.json"
         self.calibration_path = folder / f"{sweep_id}.calibration.json"
         self._predictor, self._whole = predictor, whole
-        self._calibrate, self._publish = calibrate, publish
+        self._calibrate, self._publish, self._terms = calibrate, publish, terms
         self._calibration: Calibration | None = None
 
     def stored(self) -> Forecast | None:
@@ -75,6 +78,7 @@ class FileDesk:
                 "calibration": calibration.measured,
                 "single_rank_points": str(len(known)),
                 "hosts": ", ".join(dict.fromkeys(m.host for m in known)),
+                **self._terms,
             },
         )
         self._publish(keeping.write(forecast, self.forecast_path))

@@ -72,9 +72,9 @@ def free(*gpus, cpus=16):
         pytest.param(
             Needs(ranks=2, whole_node=True),
             ("a",) * 2,
-            [{"CPU": 1}] * 2,
+            [{"CPU": 8}] * 2,
             "STRICT_PACK",
-            id="ranks share a node's CPUs",
+            id="ranks share a node's CPUs, and no other engine does",
         ),
         pytest.param(
             Needs(gpus=1, whole_node=True),
