@@ -19,7 +19,7 @@ from moesd_dist.records.serial import outcome_from_plain
 from moesd_dist.sweep.statistics import metrics
 from tests.cluster.nodes import Cluster, cluster, wait
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 
 POINTS_FAILED = 3
 MBIT = 500
@@ -140,8 +140,9 @@ def test_a_slower_link_raises_the_communication_share(free, slow):
     for (batch_size, gamma), found in after.items():
         share = before[batch_size, gamma]["communication_share"]
         print(f"B={batch_size} gamma={gamma}: {share:.3f} -> {found['communication_share']:.3f}")
-    largest = max(after)
-    assert after[largest]["communication_share"] > 1.5 * before[largest]["communication_share"]
+    largest = max(after)  # where bytes decide, not the number of messages
+    for name in ("communication_share", "communication_s"):
+        assert after[largest][name] > 1.1 * before[largest][name]
 
 
 def test_the_calibrated_model_follows_a_slower_link(slow):
