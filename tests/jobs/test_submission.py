@@ -180,7 +180,7 @@ def test_a_cluster_of_other_versions_is_refused_with_both(cluster):
 
 LOCAL = """
 import os
-names = [name for name in os.environ if name.startswith("RAY_health")]
+names = [n for n in os.environ if n.startswith(("RAY_health", "RAY_worker"))]
 print({name: os.environ[name] for name in names})
 print(os.environ["RAY_AUTH_MODE"], oct(os.stat(os.environ["RAY_AUTH_TOKEN_PATH"]).st_mode)[-3:])
 print(ray.nodes()[0]["NodeManagerAddress"], flush=True)
