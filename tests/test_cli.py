@@ -92,7 +92,9 @@ def cli(tmp_path, monkeypatch, capfd) -> Cli:
         pytest.param(["tracking.uri=ftp://x"], "sqlite:///", id="unknown store"),
         pytest.param(["+sweep.axes={batchsize: [1]}"], "did you mean 'batch_size'", id="axis"),
         pytest.param(["+sweep.axes={threads: 2}"], "must be a list", id="axis without a list"),
-        pytest.param(["layout.tp_size=2"], "no tensor parallelism", id="layout of the wrong engine"),
+        pytest.param(
+            ["layout.tp_size=2"], "no tensor parallelism", id="layout of the wrong engine"
+        ),
         pytest.param(["+sweep.axes={device: [tpu]}"], "not a valid Device", id="axis of a kind"),
         pytest.param(["+sweep.axes={threads: [two]}"], "threads cannot be read", id="axis type"),
         pytest.param(["+sweep.axes={protocol.repeats: [0]}"], "repeats must be", id="axis value"),
