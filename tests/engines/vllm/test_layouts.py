@@ -47,7 +47,7 @@ def measured(cpu_fixed: dict[str, str]) -> Iterator[dict[str, Measurement]]:
     }
     points = [member for each in sd.values() for member in (each.baseline, each)]
     executor = RayExecutor(
-        partial(make_engine, timeouts=(200.0, 100.0)),
+        partial(make_engine, timeouts=(200.0, 100.0, 60.0)),
         lambda key: Terms(needs=Needs(ranks=key.layout.dp_size, whole_node=True)),
         ClusterSettings(rule=RetryRule(attempts=1, on_error=1)),
     )
