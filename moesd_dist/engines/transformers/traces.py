@@ -110,27 +110,8 @@ def window_of(
             f"ranks must run the same layers; got {[c[0] for c, _, _ in everyone]} layer forwards "
             f"of {layers} layers from rank 0 on"
         )
-    seconds, numbers, load = _arrays(steps, slots)
-    order = torch.tensor([step.layer for step in steps], dtype=torch.int64).argsort(stable=True)
-    by_rank = [
-        torch.stack([g.cpu()[order] for g in group.gather(part.to(group.device))]).unflatten(
-            1, (layers, -1)
-        )  # [rank, layer, forward, ...]
-        for part in (seconds, numbers, load)
-    ]
-    ranks = _ranks(*by_rank)
-    traces = tuple(
-        RankTrace(
-            rank=rank,
-            host=host,
-            gate_tokens=counts[1],
-            weight_bytes=counts[2],
-            expert_bytes=counts[3],
-            target_s=whole,
-            **{name: tuple(values[rank].tolist()) for name, values in ranks.items()},
-        )
-        for rank, (counts, host, whole) in enumerate(everyone)
-    )
+    by_rank = _gathered(group, steps, (layers, slots))
+    traces = _traces(everyone, _ranks(*by_rank))
     loads = by_rank[2]
     exchange = Exchange(
         ranks=traces,
@@ -143,6 +124,36 @@ def window_of(
         exchange=exchange if group.rank == 0 else replace(exchange, ranks=()),
         experts_seen=_distinct(loads, logical),
         layer_forwards=len(steps),
+    )
+
+
+def _gathered(group: RankGroup, steps: list[Step], shape: tuple[int, int]) -> list[Tensor]:
+    """Seconds, rows with bytes, and loads of all ranks, each [rank, layer, forward, ...]."""
+    layers, slots = shape
+    order = torch.tensor([step.layer for step in steps], dtype=torch.int64).argsort(stable=True)
+    return [
+        torch.stack([g.cpu()[order] for g in group.gather(part.to(group.device))]).unflatten(
+            1, (layers, -1)
+        )
+        for part in _arrays(steps, slots)
+    ]
+
+
+def _traces(
+    everyone: list[tuple[list[int], str, float]], sums: dict[str, Tensor]
+) -> tuple[RankTrace, ...]:
+    """One a rank, from what it told of itself and its sums [rank, layer]."""
+    return tuple(
+        RankTrace(
+            rank=rank,
+            host=host,
+            gate_tokens=counts[1],
+            weight_bytes=counts[2],
+            expert_bytes=counts[3],
+            target_s=whole,
+            **{name: tuple(values[rank].tolist()) for name, values in sums.items()},
+        )
+        for rank, (counts, host, whole) in enumerate(everyone)
     )
 
 
