@@ -17,7 +17,7 @@ import torch
 from moesd_dist.engines.transformers import host
 from moesd_dist.engines.transformers.acceptance import greedy
 from moesd_dist.engines.transformers.clocks import CpuClock
-from moesd_dist.engines.transformers.pair import Pair, make_drafter
+from moesd_dist.engines.transformers.pair import Pair, Ranks, make_drafter
 from moesd_dist.engines.transformers.prefill import PrefilledPrompts
 from moesd_dist.engines.transformers.rounds import RoundRunner
 from moesd_dist.engines.transformers.window import Batch
@@ -71,7 +71,8 @@ class Ours:
 
     def __init__(self) -> None:
         host.set_threads(POINT.threads)
-        self._pair = Pair(TARGET, POINT.sd.draft, torch.device("cpu"), "auto")
+        alone = Ranks(POINT.layout, RankPlace(), (0.0, 0.0))  # so nobody is waited for
+        self._pair = Pair(TARGET, POINT.sd.draft, torch.device("cpu"), "auto", alone)
         self.prompts = draw_prompts(
             POINT.workload,
             count=PROMPTS,
