@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from moesd_dist.records import ModelSource, ModelSpec, SweepPoint, WorkloadSpec
-from moesd_dist.sweep.pairing import EngineKey, Group, engine_key
+from moesd_dist.sweep.grouping import EngineKey, Group, engine_key
 from moesd_dist.sweep.schedule.needs import Needs, Room
 from moesd_dist.sweep.schedule.rehearsal import Rehearsal, rehearse
 from moesd_dist.sweep.schedule.work import Work

@@ -23,7 +23,8 @@ from rich.table import Table
 
 from moesd_dist import build, config, specs
 from moesd_dist.one_sweep import Job, points_of
-from moesd_dist.sweep.pairing import LoadLimit, engine_key, groups, measure_group
+from moesd_dist.sweep.grouping import engine_key, groups
+from moesd_dist.sweep.pairing import LoadLimit, measure_group
 
 GAMMAS = (0, 1, 2, 3, 4)
 WHOLE_S, RESUME_S, POINT_MS, MEMORY_MIB = 180.0, 15.0, 20.0, 1024.0  # the bars, of 10,000 points

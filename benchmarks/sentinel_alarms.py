@@ -20,7 +20,8 @@ from benchmarks.across_runs import load
 from moesd_dist.engines.pinning import pin
 from moesd_dist.engines.transformers.engine import TransformersEngine
 from moesd_dist.records import Interval, Measurement, Role, SweepPoint
-from moesd_dist.sweep.pairing import LoadLimit, engine_key, groups, measure_group
+from moesd_dist.sweep.grouping import engine_key, groups
+from moesd_dist.sweep.pairing import LoadLimit, measure_group
 from moesd_dist.sweep.sentinel import REPEATS, Watch, as_group, change, sentinel_of
 
 TOLERANCE = 0.1  # the default of cluster.drift_tolerance

@@ -23,9 +23,10 @@ from moesd_dist.records import Device, SweepPoint
 from moesd_dist.specs import model_spec, sd_spec
 from moesd_dist.sweep.adaptive.rounds import AdaptivePlan, AdaptiveRule
 from moesd_dist.sweep.driver import Executor, InlineExecutor, Plan, WholeGrid
+from moesd_dist.sweep.grouping import EngineKey
 from moesd_dist.sweep.journal import Journal
 from moesd_dist.sweep.ledger import Ledger
-from moesd_dist.sweep.pairing import EngineKey, LoadLimit
+from moesd_dist.sweep.pairing import LoadLimit
 from moesd_dist.sweep.quiet import nobody
 from moesd_dist.sweep.retries import RetryRule
 from moesd_dist.sweep.schedule.costs import Costs

@@ -10,7 +10,7 @@ from moesd_dist.config import Conf, EngineConf, EngineKind, HardwareConf
 from moesd_dist.hardware import hardware_named
 from moesd_dist.planning.expected import needs_of, weight_bytes
 from moesd_dist.records import Device, LayoutSpec, ModelSource, ModelSpec
-from moesd_dist.sweep.pairing import EngineKey
+from moesd_dist.sweep.grouping import EngineKey
 from moesd_dist.sweep.schedule.needs import Needs
 
 EMBEDDED = ModelSpec(name="embedded", source=ModelSource.embedded, location="target")

@@ -22,7 +22,7 @@ from moesd_dist.records import (
     SweepPoint,
     WorkloadSpec,
 )
-from moesd_dist.sweep.pairing import engine_key, groups
+from moesd_dist.sweep.grouping import engine_key, groups
 
 Cli = Callable[..., tuple[int, str, str]]
 PREDICT = ("engine=analytic", "sd=synthetic", "hardware=A800", "layout=tp4", "workload=random", "launcher=inline", "model=qwen2_57b_a14b")  # fmt: skip

@@ -13,7 +13,7 @@ from moesd_dist.models.shape import bytes_per_value
 from moesd_dist.models.sources import weight_file_bytes
 from moesd_dist.ports import TrackerUnavailable
 from moesd_dist.records import LayoutSpec, Measurement, ModelSpec, SweepPoint
-from moesd_dist.sweep.pairing import EngineKey, engine_key, groups
+from moesd_dist.sweep.grouping import EngineKey, engine_key, groups
 from moesd_dist.sweep.schedule.earlier import EarlierRuns, ScaledRuns
 from moesd_dist.sweep.schedule.formula import ByFormula
 from moesd_dist.sweep.schedule.learning import LearningCosts, Loading

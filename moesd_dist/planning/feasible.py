@@ -15,7 +15,7 @@ from moesd_dist.models.shape import bytes_per_value
 from moesd_dist.models.sources import weight_file_bytes
 from moesd_dist.planning.expected import conf_of
 from moesd_dist.records import Device, Infeasible, ModelSpec, SweepPoint
-from moesd_dist.sweep.pairing import EngineKey, Group, engine_key
+from moesd_dist.sweep.grouping import EngineKey, Group, engine_key
 from moesd_dist.sweep.schedule.pace import prompts
 
 Check = Callable[[SweepPoint], Infeasible | None]

@@ -11,8 +11,8 @@ from moesd_dist.planning.at_hand import AtHand, at_hand
 from moesd_dist.planning.expected import costs_of, earlier_of, needs_of
 from moesd_dist.planning.feasible import infeasible
 from moesd_dist.records import Infeasible, Measurement, Outcome, Role, SweepPoint
+from moesd_dist.sweep.grouping import EngineKey, Group, engine_key, groups
 from moesd_dist.sweep.journal import Journal
-from moesd_dist.sweep.pairing import EngineKey, Group, engine_key, groups
 from moesd_dist.sweep.schedule.costs import Costs
 from moesd_dist.sweep.schedule.needs import Needs, Room
 from moesd_dist.sweep.schedule.rehearsal import Rehearsal, Within, rehearse

@@ -19,8 +19,8 @@ from moesd_dist.ports import Tracker, TrackerUnavailable
 from moesd_dist.records import Device, Measurement, SweepPoint
 from moesd_dist.records.calibration import Calibration
 from moesd_dist.specs import model_spec, sd_spec
+from moesd_dist.sweep.grouping import engine_key, groups
 from moesd_dist.sweep.journal import Journal
-from moesd_dist.sweep.pairing import engine_key, groups
 from moesd_dist.sweep.schedule.needs import Needs
 from moesd_dist.sweep.validation.desk import FileDesk
 from moesd_dist.sweep.validation.predictor import Models, predictor_of
@@ -104,7 +104,9 @@ def calibrated(
         )
     needs = [needs_of([conf], key) for key in dict.fromkeys(map(engine_key, groups(points, ())))]
     layouts = [replace(n, whole_node=False) for n in needs if n.ranks > 1]
-    effort = Effort(threads=conf.hardware.threads)
+    target = counts_of(model_spec(conf.model))
+    layer = target.num_experts * target.expert_params * target.bytes_per_value
+    effort = Effort(threads=conf.hardware.threads, layer_bytes=int(layer))
 
     def measuring(needs: Needs) -> None:
         told(f"calibrating the cluster: {needs.ranks} ranks on {needs.nodes} nodes")

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from moesd_dist.planning.outlook import Outlook
 from moesd_dist.records import SweepPoint
-from moesd_dist.sweep.pairing import EngineKey
+from moesd_dist.sweep.grouping import EngineKey
 from moesd_dist.sweep.schedule.rehearsal import EngineRun
 from moesd_dist.tracking.labels import run_name
 

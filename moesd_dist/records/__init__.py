@@ -4,19 +4,18 @@ from moesd_dist.records.exchange import Exchange, RankTrace
 from moesd_dist.records.measurement import Interval, Measurement, Repeat
 from moesd_dist.records.outcome import Failed, Infeasible, Outcome
 from moesd_dist.records.place import RankPlace
-from moesd_dist.records.point import (
+from moesd_dist.records.point import Protocol, SweepPoint
+from moesd_dist.records.simulation import SimulationSpec
+from moesd_dist.records.specs import (
     Device,
     DraftMethod,
     LayoutSpec,
     ModelSource,
     ModelSpec,
-    Protocol,
     Role,
     SdSpec,
-    SweepPoint,
     WorkloadSpec,
 )
-from moesd_dist.records.simulation import SimulationSpec
 
 __all__ = [
     "Device",

@@ -10,17 +10,9 @@ from moesd_dist.ports import Engine
 from moesd_dist.records import Failed, Infeasible, Measurement, Outcome, SweepPoint
 from moesd_dist.records.slim import without_expert_load
 from moesd_dist.sweep.arrival import Arrival
+from moesd_dist.sweep.grouping import EngineKey, Group, engine_key, groups
 from moesd_dist.sweep.ledger import Ledger
-from moesd_dist.sweep.pairing import (
-    FOREIGN_GPU,
-    EngineKey,
-    Group,
-    LoadLimit,
-    engine_key,
-    failure,
-    groups,
-    measure_group,
-)
+from moesd_dist.sweep.pairing import FOREIGN_GPU, LoadLimit, failure, measure_group
 from moesd_dist.sweep.stopping import Stop
 
 MakeEngine = Callable[[EngineKey], Engine]

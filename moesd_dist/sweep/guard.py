@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from moesd_dist.records import Measurement, Outcome
 from moesd_dist.sweep.arrival import Arrival
-from moesd_dist.sweep.pairing import EngineKey, Group, groups
+from moesd_dist.sweep.grouping import EngineKey, Group, groups
 from moesd_dist.sweep.sentinel import as_group
 from moesd_dist.sweep.watches import Watches
 

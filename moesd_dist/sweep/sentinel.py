@@ -10,7 +10,7 @@ from statistics import fmean, variance
 from scipy import stats
 
 from moesd_dist.records import Interval, Measurement, Outcome, Role, SweepPoint
-from moesd_dist.sweep.pairing import Group
+from moesd_dist.sweep.grouping import Group
 
 # Of a sentinel: more repeats of fewer tokens, since it is repeats that tell how sure one may be.
 REPEATS = 5

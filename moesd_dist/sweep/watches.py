@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 
 from moesd_dist.records import SweepPoint
-from moesd_dist.sweep.pairing import EngineKey, Group
+from moesd_dist.sweep.grouping import EngineKey, Group
 from moesd_dist.sweep.sentinel import Watch, sentinel_of
 
 

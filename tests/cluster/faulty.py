@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from moesd_dist.records import Infeasible, Protocol, Repeat, SweepPoint
-from moesd_dist.records.point import ModelSource, ModelSpec, WorkloadSpec
+from moesd_dist.records.specs import ModelSource, ModelSpec, WorkloadSpec
 from moesd_dist.sweep.grid import expand
-from moesd_dist.sweep.pairing import EngineKey
+from moesd_dist.sweep.grouping import EngineKey
 
 REPEAT_S = 0.1
 SLOW_S = 3.0

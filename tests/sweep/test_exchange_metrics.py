@@ -11,7 +11,8 @@ from moesd_dist.records import Exchange, Measurement, RankTrace
 from moesd_dist.records.slim import without_expert_load
 from moesd_dist.sweep.exchange_metrics import parts, seconds_by_rank
 from moesd_dist.sweep.grid import expand
-from moesd_dist.sweep.pairing import LoadLimit, groups, measure_group
+from moesd_dist.sweep.grouping import groups
+from moesd_dist.sweep.pairing import LoadLimit, measure_group
 from moesd_dist.sweep.statistics import metrics
 from tests.records.known_exchange import FORWARDS, LAYERS, REST_S, SECONDS, exchange, trace
 

@@ -35,7 +35,8 @@ from moesd_dist.sweep.cluster.executor import RayExecutor
 from moesd_dist.sweep.cluster.live import Terms
 from moesd_dist.sweep.driver import InlineExecutor
 from moesd_dist.sweep.grid import expand
-from moesd_dist.sweep.pairing import LoadLimit, groups
+from moesd_dist.sweep.grouping import groups
+from moesd_dist.sweep.pairing import LoadLimit
 from moesd_dist.sweep.retries import RetryRule
 from moesd_dist.sweep.schedule.needs import Needs
 

@@ -8,7 +8,8 @@ import pytest
 
 from moesd_dist.records import Failed, Infeasible, LayoutSpec, Measurement, Role
 from moesd_dist.sweep.grid import expand
-from moesd_dist.sweep.pairing import LoadLimit, engine_key, groups, measure_group
+from moesd_dist.sweep.grouping import engine_key, groups
+from moesd_dist.sweep.pairing import LoadLimit, measure_group
 
 
 def test_repeats_interleave_forwards_and_backwards(base, formula_engine):

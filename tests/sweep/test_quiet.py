@@ -8,8 +8,9 @@ from moesd_dist.records import Device, Failed, Measurement
 from moesd_dist.records.neighbours import Neighbours
 from moesd_dist.sweep.driver import InlineExecutor, run_sweep
 from moesd_dist.sweep.grid import expand
+from moesd_dist.sweep.grouping import groups
 from moesd_dist.sweep.ledger import Ledger
-from moesd_dist.sweep.pairing import LoadLimit, groups, measure_group
+from moesd_dist.sweep.pairing import LoadLimit, measure_group
 from moesd_dist.sweep.quiet import until_quiet
 from moesd_dist.tracking.memory import MemoryTracker
 

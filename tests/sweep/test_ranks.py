@@ -8,7 +8,8 @@ import pytest
 
 from moesd_dist.records import Failed, Infeasible, Measurement, Repeat
 from moesd_dist.sweep.grid import expand
-from moesd_dist.sweep.pairing import LoadLimit, groups, measure_group
+from moesd_dist.sweep.grouping import groups
+from moesd_dist.sweep.pairing import LoadLimit, measure_group
 from moesd_dist.sweep.ranks import LARGEST, SUMMED, merge, merged_repeat
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from moesd_dist.records import LayoutSpec, Role
 from moesd_dist.sweep.grid import expand
-from moesd_dist.sweep.pairing import LoadLimit, engine_key, groups, measure_group
+from moesd_dist.sweep.grouping import engine_key, groups
+from moesd_dist.sweep.pairing import LoadLimit, measure_group
 from moesd_dist.sweep.sentinel import (
     FLAG,
     Watch,

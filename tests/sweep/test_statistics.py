@@ -10,7 +10,8 @@ import pytest
 
 from moesd_dist.records import LayoutSpec
 from moesd_dist.sweep.grid import expand
-from moesd_dist.sweep.pairing import LoadLimit, groups, measure_group
+from moesd_dist.sweep.grouping import groups
+from moesd_dist.sweep.pairing import LoadLimit, measure_group
 from moesd_dist.sweep.statistics import metrics, paired_interval, speedup
 
 

@@ -16,7 +16,8 @@ from moesd_dist.ports import Engine
 from moesd_dist.records import Infeasible, Outcome, RankPlace, Repeat, SweepPoint
 from moesd_dist.records.neighbours import Neighbours
 from moesd_dist.sweep.driver import MakeEngine, measure_or_fail
-from moesd_dist.sweep.pairing import EngineKey, Group, LoadLimit, measure_group, who_is_there
+from moesd_dist.sweep.grouping import EngineKey, Group
+from moesd_dist.sweep.pairing import LoadLimit, measure_group, who_is_there
 
 T = TypeVar("T")
 

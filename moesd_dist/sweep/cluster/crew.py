@@ -15,7 +15,7 @@ from ray.exceptions import RayError
 from moesd_dist.sweep.cluster.live import Live, State, Terms
 from moesd_dist.sweep.cluster.local import LocalNodes
 from moesd_dist.sweep.driver import MakeEngine
-from moesd_dist.sweep.pairing import EngineKey, Group
+from moesd_dist.sweep.grouping import EngineKey, Group
 from moesd_dist.sweep.retries import RetryRule
 from moesd_dist.sweep.schedule.costs import Costs
 from moesd_dist.sweep.schedule.needs import Room

@@ -16,8 +16,8 @@ from moesd_dist.sweep.cluster.live import Live, State, Terms
 from moesd_dist.sweep.cluster.nodes import Nodes
 from moesd_dist.sweep.cluster.start import start_ray, stop_ray
 from moesd_dist.sweep.driver import MakeEngine
+from moesd_dist.sweep.grouping import EngineKey, Group, engine_key
 from moesd_dist.sweep.guard import Guard
-from moesd_dist.sweep.pairing import EngineKey, Group, engine_key
 from moesd_dist.sweep.retries import Attempt
 from moesd_dist.sweep.schedule.costs import Costs, FlatCosts
 from moesd_dist.sweep.schedule.placement import check_room, shunned_nodes

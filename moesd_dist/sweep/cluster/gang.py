@@ -17,7 +17,8 @@ from moesd_dist.records import Outcome, RankPlace
 from moesd_dist.records.neighbours import Neighbours
 from moesd_dist.sweep.cluster.actors import Answer, Broken, Outlook, RankActor, cause
 from moesd_dist.sweep.driver import MakeEngine
-from moesd_dist.sweep.pairing import EngineKey, Group, LoadLimit, failure
+from moesd_dist.sweep.grouping import EngineKey, Group
+from moesd_dist.sweep.pairing import LoadLimit, failure
 from moesd_dist.sweep.ranks import by_name, merge
 
 BLAME_S = 2.0  # the ranks that lose a dead one often report before its death is known

@@ -15,7 +15,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from moesd_dist.sweep.cluster.actors import EngineActor
 from moesd_dist.sweep.cluster.gang import Gang
 from moesd_dist.sweep.driver import MakeEngine
-from moesd_dist.sweep.pairing import EngineKey, Group, LoadLimit
+from moesd_dist.sweep.grouping import EngineKey, Group
+from moesd_dist.sweep.pairing import LoadLimit
 from moesd_dist.sweep.schedule.needs import Needs
 from moesd_dist.sweep.schedule.work import Loaded, Work
 

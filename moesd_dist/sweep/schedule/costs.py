@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from moesd_dist.sweep.pairing import EngineKey, Group, engine_key
+from moesd_dist.sweep.grouping import EngineKey, Group, engine_key
 
 
 class Costs(Protocol):

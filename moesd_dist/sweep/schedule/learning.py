@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from moesd_dist.records import SweepPoint
-from moesd_dist.sweep.pairing import EngineKey, Group, engine_key
+from moesd_dist.sweep.grouping import EngineKey, Group, engine_key
 from moesd_dist.sweep.schedule.pace import Estimate, Guess, Pace, group_seconds
 
 # Ours, to a factor of three: a worker with its imports, and for vLLM compiling and capturing graphs.

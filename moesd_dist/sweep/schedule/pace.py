@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from moesd_dist.records import DraftMethod, SweepPoint
-from moesd_dist.sweep.pairing import Group
+from moesd_dist.sweep.grouping import Group
 from moesd_dist.theory.acceptance import tokens_per_round, unconditional_from_conditional
 
 ASSUMED_ALPHA = 0.7  # where nothing is said of acceptance: between a poor draft and a good one

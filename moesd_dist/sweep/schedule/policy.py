@@ -6,7 +6,7 @@ import heapq
 import math
 from collections.abc import Callable, Sequence
 
-from moesd_dist.sweep.pairing import EngineKey
+from moesd_dist.sweep.grouping import EngineKey
 from moesd_dist.sweep.schedule.asks import Ask, ask_for, loads_of
 from moesd_dist.sweep.schedule.board import Board, Spot, Yields
 from moesd_dist.sweep.schedule.horizon import horizon

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from moesd_dist.records import Failed, Outcome, SweepPoint
 from moesd_dist.sweep.arrival import Arrival
-from moesd_dist.sweep.pairing import EngineKey, Group
+from moesd_dist.sweep.grouping import EngineKey, Group
 from moesd_dist.sweep.retries import Attempt, Attempts, RetryRule
 from moesd_dist.sweep.schedule.policy import Waiting
 from moesd_dist.sweep.schedule.work import Work

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from moesd_dist.sweep.pairing import EngineKey
+from moesd_dist.sweep.grouping import EngineKey
 from moesd_dist.sweep.schedule.bounds import lower_bound_s
 from moesd_dist.sweep.schedule.needs import Needs, Room
 from moesd_dist.sweep.schedule.stage import Done, EngineRun, Stage

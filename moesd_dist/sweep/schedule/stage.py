@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from moesd_dist.sweep.pairing import EngineKey
+from moesd_dist.sweep.grouping import EngineKey
 from moesd_dist.sweep.schedule.needs import Needs, Room
 from moesd_dist.sweep.schedule.policy import Policy
 from moesd_dist.sweep.schedule.waiting import Waiting

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moesd_dist.sweep.pairing import EngineKey, Group
+from moesd_dist.sweep.grouping import EngineKey, Group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,8 +31,9 @@ from moesd_dist.records import (
     SweepPoint,
 )
 from moesd_dist.sweep.driver import InlineExecutor, SweepResult, measure_or_fail, run_sweep
+from moesd_dist.sweep.grouping import Group
 from moesd_dist.sweep.ledger import Ledger
-from moesd_dist.sweep.pairing import Group, LoadLimit
+from moesd_dist.sweep.pairing import LoadLimit
 from moesd_dist.tracking.memory import MemoryTracker
 from tests.engines.vllm import apart
 from tests.engines.vllm.points import DRAFT, FIXED, TARGET, WORK, point

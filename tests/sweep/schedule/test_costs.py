@@ -22,7 +22,7 @@ from moesd_dist.records import (
     SweepPoint,
     WorkloadSpec,
 )
-from moesd_dist.sweep.pairing import Group, engine_key, groups
+from moesd_dist.sweep.grouping import Group, engine_key, groups
 from moesd_dist.sweep.schedule.costs import FlatCosts, deadline_s
 from moesd_dist.sweep.schedule.earlier import EarlierRuns, ScaledRuns
 from moesd_dist.sweep.schedule.formula import ByFormula

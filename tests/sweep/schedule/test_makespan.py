@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from benchmarks.makespan import BAR, FAMILIES, LABEL, Load, group, wide
-from moesd_dist.sweep.pairing import engine_key
+from moesd_dist.sweep.grouping import engine_key
 from moesd_dist.sweep.schedule.bounds import lower_bound_s
 from moesd_dist.sweep.schedule.needs import Needs, Room
 from moesd_dist.sweep.schedule.placement import share

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.makespan import group
-from moesd_dist.sweep.pairing import engine_key
+from moesd_dist.sweep.grouping import engine_key
 from moesd_dist.sweep.schedule.board import Board
 from moesd_dist.sweep.schedule.needs import Needs, Room
 from moesd_dist.sweep.schedule.nodes import Nodes

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.makespan import group
-from moesd_dist.sweep.pairing import engine_key
+from moesd_dist.sweep.grouping import engine_key
 from moesd_dist.sweep.schedule.needs import Needs, Room
 from moesd_dist.sweep.schedule.policy import Policy
 from moesd_dist.sweep.schedule.waiting import Waiting

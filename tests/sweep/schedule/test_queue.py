@@ -8,7 +8,7 @@ import pytest
 
 from moesd_dist.records import Failed, Infeasible
 from moesd_dist.sweep.grid import expand
-from moesd_dist.sweep.pairing import engine_key, groups
+from moesd_dist.sweep.grouping import engine_key, groups
 from moesd_dist.sweep.retries import Attempt, RetryRule
 from moesd_dist.sweep.schedule.queue import Queue
 from moesd_dist.sweep.schedule.work import Work

@@ -29,7 +29,8 @@ from moesd_dist.records import (
 from moesd_dist.records.calibration import ALL_TO_ALL, Calibration, CollectiveTimes, RankRates
 from moesd_dist.sweep.arrival import Arrival
 from moesd_dist.sweep.driver import MakeEngine
-from moesd_dist.sweep.pairing import Group, LoadLimit, engine_key, measure_group
+from moesd_dist.sweep.grouping import Group, engine_key
+from moesd_dist.sweep.pairing import LoadLimit, measure_group
 from moesd_dist.theory.counts import ModelCounts
 
 LAYERS, EXPERTS, TOP_K, HIDDEN = 3, 16, 2, 64

@@ -15,9 +15,9 @@ from analysis.ep_validation.verdict import AFTER, Result
 from moesd_dist.config import ValidationConf
 from moesd_dist.records import SweepPoint
 from moesd_dist.sweep.driver import SweepResult, run_sweep
+from moesd_dist.sweep.grouping import Group
 from moesd_dist.sweep.journal import Journal
 from moesd_dist.sweep.ledger import Ledger
-from moesd_dist.sweep.pairing import Group
 from moesd_dist.sweep.validation.desk import FileDesk
 from moesd_dist.sweep.validation.predictor import Models, predictor_of
 from moesd_dist.sweep.validation.shares import is_shared, with_single_ranks
