@@ -77,6 +77,8 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=_count, default=Effort().repeats)
     parser.add_argument("--largest", type=_count, default=SIZES[-1], help="bytes of a message")
     parser.add_argument("--read-mib", type=_count, default=Effort().read_bytes // 2**20)
+    parser.add_argument("--layer-mib", type=_count, default=Effort().layer_bytes // 2**20,
+                        help="experts of a layer, read by all ranks between collectives")  # fmt: skip
     parser.add_argument("--span", type=float, default=Effort().span_s, help="seconds of a rate")
     parser.add_argument("--timeout", type=float, default=Effort().timeout_s, help="seconds")
     parser.add_argument("--within", type=float, default=WITHIN_S, help="seconds, for a layout")
@@ -94,6 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sizes=tuple(s for s in SIZES if s <= options.largest) or SIZES[:1],
             repeats=options.repeats,
             read_bytes=options.read_mib * 2**20,
+            layer_bytes=options.layer_mib * 2**20,
             span_s=options.span,
             timeout_s=options.timeout,
         )

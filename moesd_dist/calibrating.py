@@ -49,7 +49,7 @@ def calibrate(
                     within_s=within_s,
                 )
             )
-    return _calibration(found, effort.threads)
+    return _calibration(found, effort)
 
 
 def _with_one_alone(layouts: Sequence[Needs]) -> list[Needs]:
@@ -57,13 +57,14 @@ def _with_one_alone(layouts: Sequence[Needs]) -> list[Needs]:
     return list(dict.fromkeys([alone, *layouts]))
 
 
-def _calibration(layouts: Sequence[Sequence[Findings]], threads: int) -> Calibration:
+def _calibration(layouts: Sequence[Sequence[Findings]], effort: Effort) -> Calibration:
     """Collectives are the same on all ranks of a layout, rates are each rank's own."""
     timed = [times for ranks in layouts for times in ranks[0].collectives]
     models = sorted({rank.cpu_model for ranks in layouts for rank in ranks})
     return Calibration(
         measured=datetime.now(UTC).isoformat(timespec="seconds"),
-        threads=threads,
+        threads=effort.threads,
+        layer_bytes=effort.layer_bytes,
         cpu_model="; ".join(models),
         collectives=tuple(times for times in timed if times.collective != COUNTS),
         counts=tuple(times for times in timed if times.collective == COUNTS),

@@ -16,9 +16,9 @@ class CollectiveTimes:
     `row_bytes` is what one rank hands over in one call: for all_to_all to all *other* ranks
     together, an equal share to each (it keeps as large a share for itself); for all_gather its own
     rows, which all others get; for reduce_scatter its summands for all ranks, its own included; for
-    counts an integer to each other rank. Between collectives every rank reads memory for about half
-    a millisecond, as a layer does: in a tight loop, where threads never fall asleep, the same call
-    takes half as long or less. Counts come after that work, all_gather right after counts,
+    counts an integer to each other rank. Between collectives every rank reads its part of the
+    calibration's `layer_bytes`, as a layer reads experts: in a tight loop, where threads never fall
+    asleep and caches stay warm, the same call takes a fraction of the time. Counts come after that work, all_gather right after counts,
     reduce_scatter after work, and all_to_all is the mean of both, since a layer has one of each.
     Seconds are without waiting and the mean over ranks (counts: of the rank that came last): the
     median over repeats, their quartiles, and their mean.
@@ -58,6 +58,7 @@ class Calibration:
     rates: tuple[RankRates, ...]  # one of every rank of every layout; (1, 1) is a rank alone
     counts: tuple[CollectiveTimes, ...] = ()  # an integer to each other rank: one size
     cpu_model: str = ""  # of all hosts, each once
+    layer_bytes: int = 0  # that all ranks together read between two collectives; 0: not known
 
     @property
     def layouts(self) -> tuple[tuple[int, int], ...]:

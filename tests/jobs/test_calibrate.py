@@ -164,7 +164,7 @@ def test_what_cannot_be_calibrated_is_one_line(capsys, arguments, message):
 
 
 def test_two_nodes_on_this_machine_are_measured_from_end_to_end(tmp_path):
-    small = ("--repeats", "3", "--largest", "65536", "--read-mib", "16", "--span", "0.2")
+    small = ("--repeats", "3", "--largest", "65536", "--read-mib", "16", "--layer-mib", "8", "--span", "0.2")  # fmt: skip
     out = tmp_path / "out.json"
     done = subprocess.run(
         [sys.executable, "-m", "jobs.calibrate", "--ranks", "2", "--nodes", "2", *small, "--out", str(out), "cluster=local_nodes"],
@@ -183,6 +183,7 @@ def test_two_nodes_on_this_machine_are_measured_from_end_to_end(tmp_path):
     found = calibrations.read(out)
     assert found.layouts == ((1, 1), (2, 2))
     assert found.hosts == (HOST,)
+    assert found.layer_bytes == 8 * 2**20
     assert {c.collective for c in found.collectives} == {
         "all_to_all",
         "all_gather",

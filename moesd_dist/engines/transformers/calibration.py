@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 import platform
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from moesd_dist.engines.host import cpu_model
 from moesd_dist.engines.neighbours import ForeignLoad
 from moesd_dist.engines.transformers.group import RankGroup, join
 from moesd_dist.engines.transformers.host import set_threads
-from moesd_dist.engines.transformers.host_rates import Call, multiplying, reading, sustained_s
-from moesd_dist.records import RankPlace
-from moesd_dist.records.calibration import (
-    ALL_TO_ALL,
-    COUNTS,
-    GATHER,
-    SCATTER,
-    CollectiveTimes,
-    RankRates,
+from moesd_dist.engines.transformers.host_rates import (
+    Call,
+    multiplying,
+    reading,
+    streaming,
+    sustained_s,
 )
+from moesd_dist.engines.transformers.timed_collectives import timed_collectives
+from moesd_dist.records import RankPlace
+from moesd_dist.records.calibration import CollectiveTimes, RankRates
 
 SIZES = tuple(64 * 4**step for step in range(9))  # 64 B to 4 MiB
-WARM_UP = 2  # rounds that open connections and touch pages; not kept
 MEET_S = 30.0  # the least that ranks wait for each other to start: they import torch
-ROW_BYTES = 4  # shares are whole rows
-WORK_BYTES = 2**24  # read between two collectives: half a millisecond or more
 KERNEL_SIZE = 128  # float32 matrices of 64 KiB: they stay in a core's cache
-
-
-_WORK = torch.ones(WORK_BYTES // 4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +35,7 @@ class Effort:
     sizes: tuple[int, ...] = SIZES  # bytes that a rank hands over
     repeats: int = 20
     read_bytes: int = 2**28  # well beyond a cache, and every rank of a host holds as many
+    layer_bytes: int = 2**28  # of a layer's experts; ranks read their parts between collectives
     gemm_size: int = 1024
     span_s: float = 1.0  # of each of the three rates
     timeout_s: float = 60.0
@@ -68,7 +58,7 @@ def measure(place: RankPlace, *, nodes: int, effort: Effort) -> Findings:
     group = join(place, torch.device("cpu"), timeout_s=effort.timeout_s, meet_s=meet_s)
     try:
         return Findings(
-            collectives=tuple(_collectives(group, nodes, effort)) if place.size > 1 else (),
+            collectives=_collectives(group, nodes, effort) if place.size > 1 else (),
             rates=_rates(group, nodes, effort, foreign),
             cpu_model=cpu_model(),
         )
@@ -99,109 +89,10 @@ def _together_s(group: RankGroup, once: Call, effort: Effort) -> float:
     return sustained_s(once, span_s=effort.span_s)
 
 
-def _collectives(group: RankGroup, nodes: int, effort: Effort) -> Iterator[CollectiveTimes]:
-    """Rounds over all collectives and sizes, so that a slow minute of the host harms all alike."""
-    kinds = _kinds(group, effort.sizes)
-    for _ in range(WARM_UP):
-        _round(group, kinds)
-    own = torch.tensor([_round(group, kinds) for _ in range(effort.repeats)], dtype=torch.float64)
-    seconds = _transfers(torch.stack(group.gather(own)), kinds)
-    quartiles = np.quantile(seconds, (0.25, 0.5, 0.75), axis=0)
-    for collective in dict.fromkeys(name for name, _ in kinds):
-        chosen = [place for place, (name, _) in enumerate(kinds) if name == collective]
-        low, middle, high = (tuple(quartile[chosen].tolist()) for quartile in quartiles)
-        yield CollectiveTimes(
-            collective=collective,
-            ranks=group.size,
-            nodes=nodes,
-            row_bytes=tuple(kinds[place][1] for place in chosen),
-            seconds=middle,
-            low_s=low,
-            high_s=high,
-            mean_s=tuple(seconds.mean(0)[chosen].tolist()),
-        )
-
-
-def _transfers(by_rank: Tensor, kinds: list[tuple[str, int]]) -> npt.NDArray[np.float64]:
-    """Seconds without waiting, [repeat, kind], of [rank, repeat, kind, (work, late, prompt)].
-
-    As `records.exchange` has it: who comes last to the counts waits for nobody, and after work a
-    rank waits for as long as the longest work exceeds its own.
-    """
-    work, late, prompt = by_rank.unbind(-1)
-    waiting = torch.minimum(late, work.amax(0) - work)
-    last, dispatched, combined = late.amin(0), prompt.mean(0), (late - waiting).mean(0)
-    by_kind = {
-        COUNTS: last,
-        ALL_TO_ALL: (dispatched + combined) / 2,  # a layer has one of each
-        GATHER: dispatched,
-        SCATTER: combined,
-    }
-    columns = [by_kind[name][:, place] for place, (name, _) in enumerate(kinds)]
-    found: npt.NDArray[np.float64] = torch.stack(columns, -1).numpy()
-    return found
-
-
-def _kinds(group: RankGroup, sizes: tuple[int, ...]) -> list[tuple[str, int]]:
-    """(Collective, bytes that a rank hands over): the nearest to each size that shares divide."""
-    others, ranks = group.size - 1, group.size
-    shares = {ALL_TO_ALL: others, GATHER: 1, SCATTER: ranks}
-    found = [(COUNTS, 8 * others)]
-    for collective, parts in shares.items():
-        found += [(collective, _rows(size, parts) * parts * ROW_BYTES) for size in sizes]
-    return list(dict.fromkeys(found))
-
-
-def _rows(size: int, parts: int) -> int:
-    return max(1, round(size / parts / ROW_BYTES))
-
-
-def _round(group: RankGroup, kinds: list[tuple[str, int]]) -> list[tuple[float, float, float]]:
-    """Of each kind on this rank: work, the call after it, and the call after counts."""
-    return [_seconds(group, collective, size) for collective, size in kinds]
-
-
-def _seconds(group: RankGroup, collective: str, size: int) -> tuple[float, float, float]:
-    """All ranks begin the work together: they come from counts, which nobody leaves early."""
-    call = _call(group, collective, size)
-    group.counts(_integers(group))
-    began = time.perf_counter()
-    _between()
-    worked = time.perf_counter()
-    call()
-    late = time.perf_counter()
-    _between()
-    group.counts(_integers(group))
-    counted = time.perf_counter()
-    call()
-    return worked - began, late - worked, time.perf_counter() - counted
-
-
-def _between() -> None:
-    """What a layer does between collectives: caches and sleeping threads are not as a tight loop has them."""
-    _WORK.sum()
-
-
-def _call(group: RankGroup, collective: str, size: int) -> Call:
-    ranks = group.size
-    if collective == COUNTS:
-        counts = _integers(group)
-        return lambda: group.counts(counts)
-    if collective == ALL_TO_ALL:
-        rows = _rows(size, ranks - 1)
-        shares, sent = [rows] * ranks, _bytes(rows * ranks)
-        return lambda: group.all_to_all(sent, shares, shares)
-    if collective == GATHER:
-        own = _bytes(_rows(size, 1))
-        return lambda: group.all_gather(own, [len(own)] * ranks)
-    part = _rows(size, ranks)
-    summands = torch.ones(part * ranks, ROW_BYTES // 2, dtype=torch.bfloat16)
-    return lambda: group.reduce_scatter(summands, [part] * ranks)
-
-
-def _bytes(rows: int) -> Tensor:
-    return torch.ones(rows, ROW_BYTES, dtype=torch.uint8)
-
-
-def _integers(group: RankGroup) -> Tensor:
-    return torch.ones(group.size, dtype=torch.int64)
+def _collectives(group: RankGroup, nodes: int, effort: Effort) -> tuple[CollectiveTimes, ...]:
+    """In a tight loop, or with a cache that work leaves alone, they take less than in a layer."""
+    part = min(effort.layer_bytes // group.size, effort.read_bytes)
+    work = streaming(part, of=effort.read_bytes)
+    return tuple(
+        timed_collectives(group, nodes, sizes=effort.sizes, repeats=effort.repeats, work=work)
+    )

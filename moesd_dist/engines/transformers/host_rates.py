@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import cycle
 from statistics import median
 
 import torch
@@ -36,6 +37,13 @@ def gemm_rate(
 def reading(size: int) -> Call:
     """Sums a buffer of so many bytes."""
     return torch.ones(size // 4, dtype=torch.float32).sum
+
+
+def streaming(size: int, *, of: int) -> Call:
+    """Sums the next so many bytes of a buffer of `of`, again and again from its start: none is cached."""
+    parts = torch.ones(of // 4, dtype=torch.float32).split(max(1, size // 4))
+    whole = cycle([part for part in parts if len(part) == len(parts[0])])
+    return lambda: next(whole).sum()
 
 
 def multiplying(size: int, dtype: torch.dtype = torch.bfloat16) -> Call:
