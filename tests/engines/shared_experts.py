@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +24,7 @@ from moesd_dist.engines.transformers.pair import Pair, Ranks
 from moesd_dist.engines.transformers.prefill import PrefilledPrompts
 from moesd_dist.engines.transformers.rounds import RoundRunner
 from moesd_dist.engines.transformers.routing import RoutingRecorder
+from moesd_dist.engines.transformers.traces import Step
 from moesd_dist.engines.transformers.window import Batch
 from moesd_dist.records import LayoutSpec, ModelSpec, RankPlace
 
@@ -51,12 +57,22 @@ class Joined(Ranks):
         return self.group
 
 
+def balanced_by(load: torch.Tensor, layout: LayoutSpec, path: Path) -> LayoutSpec:
+    """The layout with a file of what each expert was given, [layer, expert]."""
+    path.write_text(json.dumps({"loads": load.tolist()}))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return replace(layout, loads_path=str(path), loads_digest=digest)
+
+
 def decode(
-    group: RankGroup, place: RankPlace, specs: list[ModelSpec], layout: LayoutSpec, rows: list[int]
+    group: RankGroup,
+    place: RankPlace,
+    models: list[tuple[ModelSpec, LayoutSpec]],
+    rows: list[int],
 ) -> dict[str, Any]:
     """First logits and greedy tokens of this rank's rows, `rows` being how many each rank has."""
     found = {}
-    for spec in specs:
+    for spec, layout in models:
         pair = Pair(spec, None, CPU, "auto", ranks=Joined(layout, place, group))
         first = sum(rows[: place.rank])
         own = prompts_of(sum(rows))[first : first + rows[place.rank]]
@@ -65,10 +81,17 @@ def decode(
             "logits": _first_logits(pair, own),
             "plain": _written(pair, draft, own, gamma=0),
             "speculated": _written(pair, draft, own, gamma=GAMMA),
+            "slots": _by_slot(pair.sharing.traces.steps),
             "window": pair.sharing.window(target_s=1.0),
             "load": pair.recorder.take()[0],
         }
     return found
+
+
+def _by_slot(steps: Sequence[Step]) -> torch.Tensor:
+    """Tokens of each physical expert of this rank, [layer, slot]."""
+    layers = 1 + max(step.layer for step in steps)
+    return torch.stack([sum(s.load for s in steps if s.layer == layer) for layer in range(layers)])
 
 
 def _draft(spec: ModelSpec) -> RaggedModel:

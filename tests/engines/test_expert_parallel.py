@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from moesd_dist.engines.transformers.group import Alone
+from moesd_dist.models.expert_placement import placement_of
 from moesd_dist.records import LayoutSpec, RankPlace
 from moesd_dist.records.calibration import ALL_GATHER
+from moesd_dist.theory.expert_parallel.placement import EMPTY
 from tests.engines.own_ranks import on_ranks
-from tests.engines.shared_experts import OUTPUT, SINGLE, decode
+from tests.engines.shared_experts import OUTPUT, SINGLE, balanced_by, decode
 
 FAMILIES = ("tiny_qwen2_moe", "tiny_qwen3_moe", "tiny_mixtral", "tiny_olmoe", "tiny_deepseek_v2")
+
+FEW = LayoutSpec(expert_placement="balanced", redundant_experts=4)
+MANY = LayoutSpec(expert_placement="balanced", redundant_experts=10)  # of 8: some lie on 3 ranks
 
 # How many sequences each rank has, and what is special.
 CASES = {
@@ -23,23 +29,48 @@ CASES = {
     "3 ranks, 8 experts in 9 slots": ([2, 1, 0], LayoutSpec()),
     "3 ranks, all-gather": ([2, 3, 0], LayoutSpec(all2all_backend=ALL_GATHER)),
     "4 ranks, uneven": ([2, 2, 1, 1], LayoutSpec()),
+    "2 ranks, replicas": ([2, 3], FEW),
+    "2 ranks, replicas, all-gather": ([2, 3], replace(FEW, all2all_backend=ALL_GATHER)),
+    "4 ranks, replicas": ([2, 2, 1, 1], MANY),
+    "4 ranks, replicas, all-gather": ([2, 2, 1, 1], replace(MANY, all2all_backend=ALL_GATHER)),
+}
+REPLICATED = {  # beside the same sequences on the same ranks with each expert once
+    "2 ranks, replicas": "2 ranks, round robin",
+    "2 ranks, replicas, all-gather": "2 ranks, round robin",
+    "4 ranks, replicas": "4 ranks, uneven",
+    "4 ranks, replicas, all-gather": "4 ranks, uneven",
 }
 
 
 @pytest.fixture(scope="module")
-def ranks(kit):
+def ranks(kit, layouts):
     """Answers by rank of a case; all cases of as many ranks in the same processes."""
     known = {}
 
     def answers(case):
         size = len(CASES[case][0])
         if size not in known:
-            mine = {name: c for name, c in CASES.items() if len(c[0]) == size}
-            arguments = {name: _argument(kit, *c) for name, c in mine.items()}
+            mine = {name: rows for name, (rows, _) in CASES.items() if len(rows) == size}
+            arguments = {n: _argument(kit, rows, layouts(n)) for n, rows in mine.items()}
             known[size] = on_ranks(size, "tests.engines.shared_experts:decode_all", arguments)
         return [rank[case] for rank in known[size]]
 
     return answers
+
+
+@pytest.fixture(scope="module")
+def layouts(alone, tmp_path_factory):
+    """A case's layout by family: where loads are asked for, those that one process counted."""
+    folder = tmp_path_factory.mktemp("loads")
+
+    def layout_of(case, family):
+        rows, layout = CASES[case]
+        layout = replace(layout, dp_size=len(rows), ep_size=len(rows))
+        if layout.expert_placement != "balanced":
+            return layout
+        return balanced_by(alone(case)[family]["load"], layout, folder / f"{case}-{family}.json")
+
+    return lambda case: {family: layout_of(case, family) for family in FAMILIES}
 
 
 @pytest.fixture(scope="module")
@@ -50,17 +81,16 @@ def alone(kit):
     def answers(case):
         count = sum(CASES[case][0])
         if count not in known:
-            known[count] = decode(
-                Alone(torch.device("cpu")), RankPlace(), **_argument(kit, [count], SINGLE)
-            )
+            single = dict.fromkeys(FAMILIES, SINGLE)
+            argument = _argument(kit, [count], single)
+            known[count] = decode(Alone(torch.device("cpu")), RankPlace(), **argument)
         return known[count]
 
     return answers
 
 
-def _argument(kit, rows, layout):
-    layout = replace(layout, dp_size=len(rows), ep_size=len(rows))
-    return {"specs": [kit.spec_of(name) for name in FAMILIES], "layout": layout, "rows": rows}
+def _argument(kit, rows, layouts):
+    return {"models": [(kit.spec_of(name), layouts[name]) for name in FAMILIES], "rows": rows}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -118,6 +148,33 @@ def test_no_phase_is_negative_and_experts_take_time(ranks, case):
             for phase in ("pack_s", "dispatch_s", "expert_s", "combine_s", "wait_arrival_s"):
                 assert all(seconds >= 0.0 for seconds in getattr(trace, phase))
             assert sum(trace.expert_s) > 0.0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("case", REPLICATED)
+def test_every_replica_takes_tokens_and_together_they_take_all(ranks, layouts, case, family):
+    found = ranks(case)
+    chosen = sum(rank[family]["load"] for rank in found).numpy()
+    layers, experts = chosen.shape
+    placement = placement_of(layouts(case)[family], layers=layers, num_experts=experts)
+    taken = torch.cat([rank[family]["slots"] for rank in found], dim=1).numpy()
+    for slots, row, wanted in zip(taken, placement.physical_to_logical, chosen, strict=True):
+        assert np.bincount(row[row != EMPTY]).max() > placement.ranks // 2
+        assert (slots > 0).tolist() == (row != EMPTY).tolist()
+        assert [slots[row == expert].sum() for expert in range(experts)] == wanted.tolist()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("case", "plain"), REPLICATED.items())
+def test_replicas_are_one_logical_expert_and_several_physical_ones(ranks, case, plain, family):
+    """The same tokens are routed the same way, wherever the experts are."""
+    window, once = (ranks(name)[0][family]["window"] for name in (case, plain))
+    assert window.experts_seen == once.experts_seen
+    physical, logical = (
+        sum(sum(trace.activated_experts) for trace in w.exchange.ranks) for w in (window, once)
+    )
+    assert logical == sum(once.experts_seen)
+    assert physical > logical
 
 
 def test_an_idle_rank_lends_its_experts(ranks):
