@@ -6,23 +6,23 @@ import math
 import platform
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 
 from moesd_dist.engines.analytic_model import model_of, unconditional_rates
-from moesd_dist.engines.analytic_ranks import OneRound, SharedExperts, rank_bytes
+from moesd_dist.engines.analytic_ranks import SharedExperts, rank_bytes
+from moesd_dist.engines.analytic_rounds import OneRound, Rounds, context_tokens, one_rounds
 from moesd_dist.models.counts import known_shape
 from moesd_dist.models.shape import bytes_per_value
 from moesd_dist.records import (
+    Exchange,
     Infeasible,
     LayoutSpec,
     ModelSpec,
     Repeat,
     SimulationSpec,
     SweepPoint,
-    WorkloadSpec,
 )
-from moesd_dist.theory.steps.model import Grid, RoundSeconds, StepModel
+from moesd_dist.theory.steps.model import StepModel
 
 SEQUENCE_ROUNDS = 100_000  # counts are whole numbers: a rate is rounded to a part in 1e5
 
@@ -47,6 +47,9 @@ class AnalyticEngine:
         self._model: StepModel = model_of(target, draft, simulation, tp_size=layout.tp_size)
         self._shared = (
             SharedExperts(self._model, target, layout, simulation) if layout.dp_size > 1 else None
+        )
+        self._alone = Rounds(
+            self._model.target.top_k, lambda grid: one_rounds(self._model.round_seconds(grid))
         )
 
     def describe(self) -> Mapping[str, str]:
@@ -84,14 +87,19 @@ class AnalyticEngine:
 
     def measure(self, point: SweepPoint, repeat: int) -> Repeat:
         """The same for every repeat, but for the noise that was asked for."""
-        generator = random.Random(f"{point.point_id} {repeat}")
-        stretch = math.exp(generator.gauss(0.0, 1.0) * self._simulation.noise)
-        grid, layers = grid_of(point, self._model.target.top_k), self._model.target.num_moe_layers
+        stretch, layers = self._stretch(point, repeat), self._model.target.num_moe_layers
         if self._shared is None:
-            return _repeat(point, _one_round(self._model.round_seconds(grid)), layers, stretch)
-        one, verified = self._shared.round(grid)
-        found = _repeat(point, one, layers, stretch)
-        return replace(found, exchange=self._shared.exchange(verified, found.rounds, stretch))
+            return _repeat(point, self._alone.of(point), layers, stretch)
+        one, mean = self._shared.rounds.of(point)
+        exchange = self._shared.exchange(mean, _rounds(point), stretch)
+        return _repeat(point, one, layers, stretch, exchange)
+
+    def _stretch(self, point: SweepPoint, repeat: int) -> float:
+        """Of every second. Without noise nothing is drawn: a seed takes longer than all the rest."""
+        if not self._simulation.noise:
+            return 1.0
+        generator = random.Random(f"{point.point_id} {repeat}")
+        return math.exp(generator.gauss(0.0, 1.0) * self._simulation.noise)
 
     def routing(self, point: SweepPoint) -> tuple[int, int]:
         target = self._model.target
@@ -101,33 +109,20 @@ class AnalyticEngine:
         """Nothing is held."""
 
 
-def grid_of(point: SweepPoint, own_top_k: int) -> Grid:
-    """The point alone."""
-    return Grid(
-        batch_size=point.batch_size,
-        gamma=point.gamma,
-        top_k=point.top_k or own_top_k,
-        context_tokens=context_tokens(point.workload),
-    )
+def _rounds(point: SweepPoint) -> int:
+    """As many as leave no rounding."""
+    return -(-SEQUENCE_ROUNDS // point.batch_size)
 
 
-def context_tokens(work: WorkloadSpec) -> float:
-    """Mean length of a sequence while it is decoded: half way through its output."""
-    return (work.prompt_tokens_min + work.prompt_tokens_max + work.output_tokens) / 2
-
-
-def _one_round(times: RoundSeconds) -> OneRound:
-    return OneRound(
-        target_s=float(times.target_verify_s),
-        draft_s=float(times.gamma * times.draft_step_s),
-        reject_s=float(times.reject_s),
-        experts=float(times.verify_experts),
-    )
-
-
-def _repeat(point: SweepPoint, one: OneRound, moe_layers: int, stretch: float) -> Repeat:
-    """As many rounds as leave no rounding, all alike; `stretch` is of every second."""
-    gamma, rounds = point.gamma, -(-SEQUENCE_ROUNDS // point.batch_size)
+def _repeat(
+    point: SweepPoint,
+    one: OneRound,
+    moe_layers: int,
+    stretch: float,
+    exchange: Exchange | None = None,
+) -> Repeat:
+    """A window of rounds that are all alike; `stretch` is of every second."""
+    gamma, rounds = point.gamma, _rounds(point)
     sequence_rounds = rounds * point.batch_size
     rates = unconditional_rates(point.sd.synthetic_acceptance, gamma)
     per_position = tuple(round(sequence_rounds * rate) for rate in rates)
@@ -151,6 +146,7 @@ def _repeat(point: SweepPoint, one: OneRound, moe_layers: int, stretch: float) -
         experts_seen=(round(rounds * one.experts),) * moe_layers,
         layer_forwards=rounds * moe_layers,
         mean_context=context_tokens(point.workload),
+        exchange=exchange,
     )
 
 

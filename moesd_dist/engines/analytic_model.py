@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from moesd_dist.models.counts import counts_of
@@ -56,6 +57,7 @@ def zero_shot(
     )
 
 
+@lru_cache(maxsize=1024)
 def unconditional_rates(conditional: tuple[float, ...], gamma: int) -> tuple[float, ...]:
     """P(position accepted) of positions 1..gamma; the last rate serves all later positions."""
     if not gamma:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from moesd_dist.engines.analytic_rounds import LENGTHS, OneRound, Rounds, rows
 from moesd_dist.models.counts import known_shape
 from moesd_dist.models.shape import bytes_per_value
 from moesd_dist.records import Exchange, LayoutSpec, ModelSpec, RankTrace, SimulationSpec
@@ -71,17 +70,22 @@ def _inter(device: DeviceFigures) -> Link | None:
     return Link(latency_s=latency_s, bytes_per_s=bytes_per_s)
 
 
-Verification = tuple[EpSeconds, RankWork]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OneRound:
-    """Seconds of a round's three phases, and the experts that its target forward activates."""
+class MeanRank:
+    """The rank that stands for all in one verification: counts are of a layer, seconds of all."""
 
+    gate_tokens: float
+    rows: float
+    moved_bytes: float
+    activated_experts: float
+    load: float
+    max_activated_experts: float  # of the busiest rank
+    max_load: float
+    dispatch_s: float
+    expert_s: float
+    combine_s: float
+    wait_expert_s: float
     target_s: float
-    draft_s: float
-    reject_s: float
-    experts: float
 
 
 class SharedExperts:
@@ -92,43 +96,86 @@ class SharedExperts:
     ) -> None:
         self._model, self._ranks = ranks_model(step, layout, simulation), layout.dp_size
         self._weights = rank_bytes(target, layout.dp_size)
+        self.rounds = Rounds(step.target.top_k, self._evaluated)
 
-    def round(self, grid: Grid) -> tuple[OneRound, Verification]:
-        """Of the same point on these ranks, gamma 0 a step of plain decoding."""
-        places = {f.name: getattr(grid, f.name) for f in fields(Grid)}
-        shared, gamma = EpGrid(**places, ranks=self._ranks), float(np.asarray(grid.gamma))
-        seconds, work = self._model.target(shared, gamma + 1.0)
-        whole = OneRound(
-            target_s=float(seconds.total_s),
-            draft_s=gamma * float(self._model.draft_step_s(shared)),
-            reject_s=float(self._model.reject_s(shared, gamma)),
-            experts=float(work.activated_experts),
-        )
-        return whole, (seconds, work)
-
-    def exchange(self, verified: Verification, rounds: int, stretch: float) -> Exchange:
-        """Of a window's verifications: the mean rank, which stands for all, and the busiest one.
+    def exchange(self, mean: MeanRank, rounds: int, stretch: float) -> Exchange:
+        """Of a window's verifications: the mean rank, and the busiest one.
 
         Layers are all alike and seconds expected ones, so a tuple has one entry, the sum over
         layers. `stretch` is of every second.
         """
-        seconds, work = verified
         forwards = rounds * self._model.step.target.num_moe_layers
-        whole, experts = self._weights
-        mean = RankTrace(
-            rank=0,
-            weight_bytes=int(whole),
-            expert_bytes=int(experts),
-            **_counts(work, forwards=forwards, rounds=rounds),
-            **_seconds(seconds, work, rounds * stretch),
-        )
         return Exchange(
-            ranks=(mean,),
+            ranks=(self._trace(mean, rounds, forwards, rounds * stretch),),
             alike=self._ranks,
             forwards=rounds,
-            max_activated_experts=_total(work.experts.activated_max, forwards),
-            max_load=_total(work.experts.load_max, forwards),
+            max_activated_experts=(round(mean.max_activated_experts * forwards),),
+            max_load=(round(mean.max_load * forwards),),
         )
+
+    def _trace(self, mean: MeanRank, rounds: int, forwards: int, factor: float) -> RankTrace:
+        whole, experts = self._weights
+        sent, moved = (round(mean.rows * forwards),), (round(mean.moved_bytes * forwards),)
+        return RankTrace(
+            rank=0,
+            gate_tokens=round(mean.gate_tokens * rounds),
+            sent_rows=sent,
+            received_rows=sent,
+            sent_bytes=moved,
+            received_bytes=moved,
+            activated_experts=(round(mean.activated_experts * forwards),),
+            load=(round(mean.load * forwards),),
+            dispatch_s=(factor * mean.dispatch_s,),
+            expert_s=(factor * mean.expert_s,),
+            combine_s=(factor * mean.combine_s,),
+            wait_expert_s=(factor * mean.wait_expert_s,),
+            target_s=factor * mean.target_s,
+            weight_bytes=int(whole),
+            expert_bytes=int(experts),
+        )
+
+    def _evaluated(self, grid: Grid) -> list[tuple[OneRound, MeanRank]]:
+        shared = EpGrid(
+            batch_size=grid.batch_size,
+            gamma=grid.gamma,
+            top_k=grid.top_k,
+            context_tokens=grid.context_tokens,
+            ranks=np.full(LENGTHS, float(self._ranks)),
+        )
+        gamma = shared.arrays()[1]
+        seconds, work = self._model.target(shared, gamma + 1.0)
+        whole = rows(
+            OneRound,
+            target_s=seconds.total_s,
+            draft_s=gamma * self._model.draft_step_s(shared),
+            reject_s=self._model.reject_s(shared, gamma),
+            experts=work.activated_experts,
+        )
+        return list(zip(whole, mean_ranks(seconds, work), strict=True))
+
+
+def mean_ranks(spent: EpSeconds, work: RankWork) -> list[MeanRank]:
+    """Of each point of a column. Links wait for the rank with most sequences, but rows are its own.
+
+    It waits in combine for the busiest; of hidden traffic nothing is seen.
+    """
+    sent, own = work.traffic, work.tokens / work.most_tokens
+    combine_s = spent.communication_s * sent.combine_s / sent.seconds
+    return rows(
+        MeanRank,
+        gate_tokens=work.tokens,
+        rows=sent.rows * own,
+        moved_bytes=(sent.dispatch_bytes + sent.combine_bytes) * own,
+        activated_experts=work.experts.activated_mean,
+        load=work.experts.load_mean,
+        max_activated_experts=work.experts.activated_max,
+        max_load=work.experts.load_max,
+        dispatch_s=spent.communication_s - combine_s,
+        expert_s=spent.experts_s,
+        combine_s=combine_s,
+        wait_expert_s=spent.imbalance_s,
+        target_s=spent.total_s,
+    )
 
 
 def rank_bytes(spec: ModelSpec, ranks: int) -> tuple[float, float]:
@@ -137,36 +184,3 @@ def rank_bytes(spec: ModelSpec, ranks: int) -> tuple[float, float]:
     held = -(-shape.num_experts // ranks)
     experts = shape.num_moe_layers * held * shape.expert_bytes(size)
     return shape.weight_bytes(size) - shape.routed_expert_bytes(size) + experts, experts
-
-
-def _counts(work: RankWork, *, forwards: int, rounds: int) -> dict[str, Any]:
-    """Of the mean rank: links wait for the rank with most sequences, but rows are its own."""
-    sent, own = work.traffic, work.tokens / work.most_tokens
-    rows = _total(sent.rows * own, forwards)
-    moved = _total((sent.dispatch_bytes + sent.combine_bytes) * own, forwards)
-    return {
-        "gate_tokens": round(float(work.tokens) * rounds),
-        "sent_rows": rows,
-        "received_rows": rows,
-        "sent_bytes": moved,
-        "received_bytes": moved,
-        "activated_experts": _total(work.experts.activated_mean, forwards),
-        "load": _total(work.experts.load_mean, forwards),
-    }
-
-
-def _seconds(spent: EpSeconds, work: RankWork, factor: float) -> dict[str, Any]:
-    """It waits in combine for the busiest; of hidden traffic nothing is seen."""
-    sent = work.traffic
-    combine_s = float(spent.communication_s * sent.combine_s / sent.seconds)
-    return {
-        "dispatch_s": (factor * (float(spent.communication_s) - combine_s),),
-        "expert_s": (factor * float(spent.experts_s),),
-        "combine_s": (factor * combine_s,),
-        "wait_expert_s": (factor * float(spent.imbalance_s),),
-        "target_s": factor * float(spent.total_s),
-    }
-
-
-def _total(each: npt.NDArray[np.float64], forwards: int) -> tuple[int]:
-    return (round(float(each) * forwards),)

@@ -12,7 +12,7 @@ import pytest
 from analysis.heading import labels
 from moesd_dist.build import make_engine
 from moesd_dist.config import EngineConf, EngineKind
-from moesd_dist.engines.analytic import AnalyticEngine, grid_of
+from moesd_dist.engines.analytic import AnalyticEngine
 from moesd_dist.engines.analytic_model import model_of, unconditional_rates
 from moesd_dist.hardware import hardware_named, model_named
 from moesd_dist.models.counts import counts_of
@@ -32,7 +32,8 @@ from moesd_dist.simulation import simulation_spec
 from moesd_dist.specs import model_spec
 from moesd_dist.sweep.driver import InlineExecutor
 from moesd_dist.sweep.grid import expand
-from moesd_dist.sweep.pairing import LoadLimit, groups
+from moesd_dist.sweep.grouping import groups
+from moesd_dist.sweep.pairing import LoadLimit
 from moesd_dist.sweep.statistics import metrics
 from moesd_dist.theory.steps.fit import fit_steps
 from moesd_dist.theory.steps.model import Grid
@@ -69,6 +70,16 @@ def a_point(**changes: object) -> SweepPoint:
     )
 
 
+def grid_of(point: SweepPoint) -> Grid:
+    """The point alone."""
+    return Grid(
+        batch_size=point.batch_size,
+        gamma=point.gamma,
+        top_k=point.top_k or 8,
+        context_tokens=200.0 + point.workload.output_tokens / 2,
+    )
+
+
 def swept(*points: SweepPoint) -> list[Measurement]:
     """SD points alone, measured in groups with their baselines, as every engine is."""
     every = [member for point in points for member in expand(point, {"gamma": [point.gamma]})]
@@ -90,13 +101,13 @@ def engine(point: SweepPoint) -> AnalyticEngine:
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 16, 100, 600])
-@pytest.mark.parametrize("gamma", [1, 4])
+@pytest.mark.parametrize("gamma", [1, 4, 20])
 def test_a_measurement_derives_what_the_model_says(batch_size: int, gamma: int) -> None:
     point = a_point(batch_size=batch_size, gamma=gamma)
     (found,) = swept(point)
     assert point.simulation is not None
     model = model_of(TARGET, DRAFT, point.simulation, tp_size=2)
-    times = model.round_seconds(grid_of(point, 8))
+    times = model.round_seconds(grid_of(point))
     length = 1 + sum(unconditional_rates(RATES, gamma))
     derived = metrics(found)
     assert derived["speedup"] == pytest.approx(times.speedup(length / (gamma + 1)), rel=1e-3)
@@ -113,7 +124,7 @@ def test_a_whole_array_of_points_is_the_points_one_by_one() -> None:
     model = model_of(TARGET, DRAFT, point.simulation, tp_size=2)
     sizes = np.array([1, 16, 64])
     together = model.round_seconds(Grid(batch_size=sizes, gamma=4, top_k=8, context_tokens=400.0))
-    single = [model.round_seconds(grid_of(replace(point, batch_size=b), 8)) for b in sizes.tolist()]
+    single = [model.round_seconds(grid_of(replace(point, batch_size=b))) for b in sizes.tolist()]
     assert together.round_s == pytest.approx([float(times.round_s) for times in single])
 
 
@@ -214,7 +225,7 @@ def test_a_saved_fit_predicts_as_it_did_when_it_was_saved(fit_file: Callable[...
     point = a_point(simulation=simulation_spec(hardware_named("cuda"), conf))
     fit = fit_steps(measured(), target=counts_of(TARGET), draft=counts_of(DRAFT))
     (found,) = swept(point)
-    expected = fit.model.round_seconds(grid_of(point, 8))
+    expected = fit.model.round_seconds(grid_of(point))
     assert metrics(found)["target_verify_s"] == pytest.approx(expected.target_verify_s, rel=1e-6)
     assert "fit" in found.device_name
     assert asdict(on("A800"))["fit"] == ""

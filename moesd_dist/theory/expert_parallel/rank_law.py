@@ -103,8 +103,13 @@ def _check(ranks: npt.NDArray[np.integer], sequences: _Floats, tokens_each: _Flo
 def _fresh_tokens(
     sequences: _Floats, tokens_each: _Floats, fresh_share: float
 ) -> list[tuple[_Floats, _Floats]]:
-    """(probability, fresh tokens of the batch) twice: the binomial's mean, variance and skewness."""
+    """(probability, fresh tokens of the batch) twice: the binomial's mean, variance and skewness.
+
+    Once where all are fresh for sure.
+    """
     further = sequences * np.maximum(tokens_each - 1.0, 0.0)
+    if fresh_share == 1.0:
+        return [(np.ones_like(further), np.minimum(tokens_each, 1.0) * sequences + further)]
     deviation = np.sqrt(further * fresh_share * (1.0 - fresh_share))
     skewness = np.divide(1.0 - 2.0 * fresh_share, deviation, out=np.zeros_like(further), where=deviation > 0.0)  # fmt: skip
     half = skewness / 2.0
@@ -143,10 +148,8 @@ def _weight(tokens_each: _Floats, repeats: float) -> _Floats:
 
 def _groups(top_k: _Ints, ranks: _Ints) -> Iterator[tuple[int, int, npt.NDArray[np.bool_]]]:
     """Points that share their tables: (top_k, ranks, where)."""
-    pairs = np.stack([top_k.ravel(), ranks.ravel()], axis=1)
-    kinds, member = np.unique(pairs, axis=0, return_inverse=True)
-    for place, (k, r) in enumerate(kinds):
-        yield int(k), int(r), (member == place).reshape(top_k.shape)
+    for k, r in sorted(set(zip(top_k.ravel().tolist(), ranks.ravel().tolist(), strict=True))):
+        yield int(k), int(r), (top_k == k) & (ranks == r)
 
 
 def _ratio(most: _Floats, mean: _Floats) -> _Floats:

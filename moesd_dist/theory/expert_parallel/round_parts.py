@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +26,8 @@ class EpGrid:
 
     def arrays(self) -> tuple[_Floats, ...]:
         """The fields in their order, in one shape."""
-        values = (np.asarray(getattr(self, f.name), dtype=np.float64) for f in fields(self))
-        return tuple(np.broadcast_arrays(*values))
+        points = (self.batch_size, self.gamma, self.top_k, self.context_tokens, self.ranks)
+        return tuple(np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in points)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

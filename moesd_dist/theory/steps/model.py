@@ -55,7 +55,8 @@ class Grid:
 
     def arrays(self) -> tuple[_Floats, _Floats, _Floats, _Floats]:
         """batch_size, gamma, top_k and context_tokens in one shape."""
-        values = (np.asarray(getattr(self, f.name), dtype=np.float64) for f in fields(self))
+        points = (self.batch_size, self.gamma, self.top_k, self.context_tokens)
+        values = (np.asarray(v, dtype=np.float64) for v in points)
         batch, gamma, top_k, context = np.broadcast_arrays(*values)
         return batch, gamma, top_k, context
 
