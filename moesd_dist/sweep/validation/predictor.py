@@ -135,11 +135,6 @@ def _table(
         fresh_share=fresh_share(loads, evidence.top_k, activated),
         activated=activated,
     )
-    if points[0].layout.redundant_experts:
-        raise ValueError(
-            "a forecast counts logical experts, replicas would be counted twice; leave "
-            "layout.redundant_experts away"
-        )
     placement = placement_of(points[0].layout, layers=loads.shape[0], num_experts=loads.shape[1])
     shapes = sorted({(p.batch_size, each) for p in points for each in (1, p.gamma + 1)})
     return {(s, placement.ranks): simulated(rng, routing, placement, s) for s in shapes}

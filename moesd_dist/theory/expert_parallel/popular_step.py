@@ -33,7 +33,7 @@ _FEWEST, _MOST = 8, 200  # draws
 class Routing:
     """How a text is routed: loads float64 [layer, expert] of a long stretch of it.
 
-    `activated` are mean distinct experts of a layer in one forward, where they were measured;
+    `activated` are mean distinct logical experts of a layer in one forward, where they were measured;
     simulated counts are scaled to them, so that only how they spread over ranks is simulated.
     """
 
@@ -43,7 +43,14 @@ class Routing:
     activated: Mapping[Shape, float]
 
 
-Table = Mapping[tuple[Shape, int], RankExpectation]
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PlacedExpectation(RankExpectation):
+    """At a known placement: a rank's activated experts are physical ones, as it records them."""
+
+    logical: _Floats  # distinct ones of all ranks; with replicas fewer than the ranks' together
+
+
+Table = Mapping[tuple[Shape, int], PlacedExpectation]
 """By the shape of a forward and the ranks."""
 
 
@@ -63,7 +70,8 @@ class PopularEpModel(EpModel):
             load_mean=_column(found, lambda e: e.load_mean, batch.shape),
             load_max=_column(found, lambda e: e.load_max, batch.shape),
         )
-        return replace(work, experts=experts, activated_experts=experts.activated_mean * ranks)
+        logical = _column(found, lambda e: e.logical, batch.shape)
+        return replace(work, experts=experts, activated_experts=logical)
 
 
 def fresh_share(
@@ -91,8 +99,8 @@ def fresh_share(
 
 def simulated(
     rng: np.random.Generator, routing: Routing, placement: Placement, shape: Shape
-) -> RankExpectation:
-    """Mean and busiest rank of one layer and forward, the means over layers; the four are numbers."""
+) -> PlacedExpectation:
+    """Mean and busiest rank of one layer and forward, the means over layers; all are numbers."""
     sequences, each = shape
     layers, experts = routing.loads.shape
     weights = measured_weights(routing.loads, routing.top_k)
@@ -111,12 +119,13 @@ def simulated(
         )
         for layer in range(layers)
     ]
-    mean, most = (
+    logical, mean, most = (
         float(np.mean([getattr(s, name).mean for s in found]))
-        for name in ("activated_mean", "activated_max")
+        for name in ("logical", "activated_mean", "activated_max")
     )
-    scale = routing.activated.get(shape, mean * placement.ranks) / (mean * placement.ranks)
-    return RankExpectation(
+    scale = routing.activated.get(shape, logical) / logical
+    return PlacedExpectation(
+        logical=np.asarray(scale * logical),
         activated_mean=np.asarray(scale * mean),
         activated_max=np.asarray(min(scale * most, _room(placement))),
         load_mean=np.asarray(found[0].load_mean),
@@ -131,8 +140,8 @@ def _room(placement: Placement) -> float:
 
 
 def _column(
-    found: list[RankExpectation],
-    value: Callable[[RankExpectation], _Floats],
+    found: list[PlacedExpectation],
+    value: Callable[[PlacedExpectation], _Floats],
     shape: tuple[int, ...],
 ) -> _Floats:
     return np.array([float(value(e)) for e in found]).reshape(shape)

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -43,25 +45,50 @@ def expert_loads(
     tokens_each: int = 1,
     fresh_share: float = 1.0,
 ) -> _Ints:
-    """Tokens of each expert in simulated forwards, int64 [draw, expert].
+    """Tokens of each expert in simulated forwards, int64 [draw, expert]; arguments as in `forwards`."""
+    experts = np.shape(np.atleast_2d(np.asarray(weights)))[1]
+    chosen = forwards(
+        rng,
+        weights,
+        top_k=top_k,
+        sequences=sequences,
+        draws=draws,
+        tokens_each=tokens_each,
+        fresh_share=fresh_share,
+    )
+    return np.concatenate([counted(block, experts) for block in chosen])
 
-    Each further token of a sequence repeats its predecessor's whole choice with probability
-    1 - fresh_share. `weights` as in `draw_choices`.
+
+def forwards(
+    rng: np.random.Generator,
+    weights: npt.ArrayLike,
+    *,
+    top_k: int,
+    sequences: int,
+    draws: int,
+    tokens_each: int = 1,
+    fresh_share: float = 1.0,
+) -> Iterator[_Ints]:
+    """Choices of simulated forwards, block by block: int64 [some draws, token, top_k].
+
+    Tokens of a sequence lie side by side; each further one repeats its predecessor's whole choice
+    with probability 1 - fresh_share. `weights` as in `draw_choices`.
     """
     rates = np.atleast_2d(np.asarray(weights, dtype=np.float64))
-    experts, tokens = rates.shape[1], sequences * tokens_each
-    loads = np.empty((draws, experts), dtype=np.int64)
-    block = max(1, _BLOCK // max(1, tokens * experts))
+    tokens = sequences * tokens_each
+    block = max(1, _BLOCK // max(1, tokens * rates.shape[1]))
     for first in range(0, draws, block):
         count = min(block, draws - first)
         some = rates if len(rates) == 1 else rates[first : first + count]
         chosen = draw_choices(rng, some, top_k=top_k, draws=count, tokens=tokens)
-        if fresh_share < 1.0:
-            chosen = _repeating(rng, chosen, tokens_each, fresh_share)
-        flat = chosen.reshape(count, -1) + experts * np.arange(count)[:, None]
-        counted = np.bincount(flat.reshape(-1), minlength=count * experts)
-        loads[first : first + count] = counted.reshape(count, experts)
-    return loads
+        yield _repeating(rng, chosen, tokens_each, fresh_share) if fresh_share < 1.0 else chosen
+
+
+def counted(chosen: _Ints, size: int) -> _Ints:
+    """How often each of 0..size-1 stands in a draw, [draw, size]."""
+    draws = len(chosen)
+    flat = chosen.reshape(draws, -1) + size * np.arange(draws)[:, None]
+    return np.bincount(flat.reshape(-1), minlength=draws * size).reshape(draws, size)
 
 
 def _uniform(

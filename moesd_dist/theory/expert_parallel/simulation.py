@@ -1,7 +1,9 @@
 """What simulated routing asks of the ranks of any placement, with standard errors."""
 
 # The reference for the closed forms of `activation` and `load`, and the only answer where there is
-# none: popular experts at known places, replicas, correlated tokens.
+# none: popular experts at known places, replicas, correlated tokens. Replicas are chosen as the
+# transformers engine does: by a token's place among its rank's tokens, not by who came before, so
+# that two tokens of an expert may meet on one replica while another has none.
 
 from __future__ import annotations
 
@@ -10,10 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binom  # type: ignore[import-untyped, unused-ignore]
 
 from moesd_dist.theory.expert_parallel.placement import EMPTY, Placement
-from moesd_dist.theory.expert_parallel.sampling import expert_loads
+from moesd_dist.theory.expert_parallel.sampling import counted, forwards
 
 _Ints = npt.NDArray[np.int64]
 _Floats = npt.NDArray[np.float64]
@@ -35,6 +36,7 @@ class Estimate:
 class RankSample:
     """One layer's simulated forwards: physical experts hit on a rank, token-expert pairs of a rank."""
 
+    logical: Estimate  # distinct experts of all ranks, replicas of one counted once
     activated_mean: Estimate  # of the mean rank
     activated_max: Estimate  # of the busiest
     load_mean: float
@@ -60,7 +62,7 @@ def simulate_ranks(
 ) -> RankSample:
     """`sequences` is the batch of all ranks; other arguments as in `sampling.expert_loads`.
 
-    Replicas of an expert take its tokens in turn, from a random one on.
+    The first ranks have the odd sequences; a rank takes replicas in turn by token (`turns`).
     Raises ValueError unless sequences, tokens_each and draws are positive (two draws at least).
     """
     if sequences < 1 or tokens_each < 1 or draws < 2:
@@ -68,7 +70,7 @@ def simulate_ranks(
             "sequences and tokens_each must be at least 1, draws at least 2, "
             f"got {sequences}, {tokens_each}, {draws}"
         )
-    loads = expert_loads(
+    chosen = forwards(
         rng,
         weights,
         top_k=top_k,
@@ -77,10 +79,14 @@ def simulate_ranks(
         tokens_each=tokens_each,
         fresh_share=fresh_share,
     )
-    slots = _slot_loads(rng, loads, placement.physical_to_logical[layer])
-    by_rank = slots.reshape(draws, placement.ranks, placement.slots_per_rank)
+    slots, experts = Slots(placement, layer), placement.num_experts
+    turn = turns(sequences, tokens_each, placement.ranks)
+    both = [(counted(block, experts), slots.loads(block, turn)) for block in chosen]
+    logical, physical = (np.concatenate(loads) for loads in zip(*both, strict=True))
+    by_rank = physical.reshape(draws, placement.ranks, placement.slots_per_rank)
     activated, load = (by_rank > 0).sum(axis=2), by_rank.sum(axis=2)
     return RankSample(
+        logical=_estimate((logical > 0).sum(axis=1)),
         activated_mean=_estimate(activated.mean(axis=1)),
         activated_max=_estimate(activated.max(axis=1)),
         load_mean=sequences * tokens_each * top_k / placement.ranks,
@@ -94,33 +100,46 @@ def expected_activated_by_rank(
     """Expected physical experts hit on each rank, [rank], when tokens choose independently.
 
     `chances` [expert] is how likely a token takes each expert (`popularity.chosen_chances`; they
-    sum to top_k). One of c replicas is hit by (1/c) sum_{j <= c} P(at least j tokens), else by
-    1 - (1 - p)^t; `gate_tokens` (t) is summed over data-parallel ranks.
+    sum to top_k). A physical expert is hit by 1 - (1 - p)^n, n being the tokens whose turn it is:
+    all `gate_tokens`, summed over data-parallel ranks, unless it has replicas.
     """
-    taken = np.asarray(chances, dtype=np.float64)
-    row = placement.physical_to_logical[layer]
-    replicas = np.bincount(row[row != EMPTY], minlength=placement.num_experts)
-    at_least = np.arange(1, replicas.max() + 1)[:, None]
-    tails = np.where(at_least <= replicas, binom.sf(at_least - 1, gate_tokens, taken), 0.0)
-    hit = tails.sum(axis=0) / replicas
-    slots = np.where(row == EMPTY, 0.0, hit[row])
-    return np.asarray(slots.reshape(placement.ranks, -1).sum(axis=1))
+    taken = np.append(np.asarray(chances, dtype=np.float64), 0.0)  # EMPTY is never taken
+    slots, turn = Slots(placement, layer), turns(gate_tokens, 1, placement.ranks)
+    tokens = (turn[:, None] % slots.sharing == slots.place).sum(axis=0)
+    hit = 1.0 - (1.0 - taken[slots.row]) ** tokens
+    return np.asarray(hit.reshape(placement.ranks, -1).sum(axis=1))
 
 
-def _slot_loads(rng: np.random.Generator, loads: _Ints, row: _Ints) -> _Ints:
-    """Tokens of each physical expert, [draw, slot]: dealt to replicas in turn."""
-    experts = loads.shape[1]
-    replicas = np.bincount(row[row != EMPTY], minlength=experts)
-    first = rng.integers(0, replicas, size=loads.shape)
-    found = np.zeros((len(loads), len(row)), dtype=np.int64)
-    seen = np.zeros(experts, dtype=np.int64)
-    for slot, expert in enumerate(row):
-        if expert != EMPTY:
-            whole, rest = np.divmod(loads[:, expert], replicas[expert])
-            turn = (seen[expert] - first[:, expert]) % replicas[expert]
-            found[:, slot] = whole + (turn < rest)
-            seen[expert] += 1
-    return found
+def turns(sequences: int, tokens_each: int, ranks: int) -> _Ints:
+    """Which replica a token takes, before the remainder by their number: its place on its rank.
+
+    Of all tokens, [sequences x tokens_each], rank by rank; each rank begins with another replica.
+    """
+    sizes = [sequences // ranks + (rank < sequences % ranks) for rank in range(ranks)]
+    return np.concatenate([np.arange(size * tokens_each) + r for r, size in enumerate(sizes)])
+
+
+class Slots:
+    """One layer's physical experts: which logical one is in each, and which of its replicas."""
+
+    def __init__(self, placement: Placement, layer: int) -> None:
+        self.row = placement.physical_to_logical[layer]
+        filled = np.flatnonzero(self.row != EMPTY)
+        experts = self.row[filled]
+        self._replicas = np.bincount(experts, minlength=placement.num_experts)
+        self.place = np.zeros(len(self.row), dtype=np.int64)  # among the replicas, [slot]
+        self.sharing = np.ones(len(self.row), dtype=np.int64)  # how many they are, [slot]
+        self._slots = np.zeros((placement.num_experts, self._replicas.max()), dtype=np.int64)
+        order = np.argsort(experts, kind="stable")
+        first = np.repeat(np.cumsum(self._replicas) - self._replicas, self._replicas)
+        self.place[filled[order]] = np.arange(len(order)) - first
+        self.sharing[filled] = self._replicas[experts]
+        self._slots[experts, self.place[filled]] = filled
+
+    def loads(self, chosen: _Ints, turn: _Ints) -> _Ints:
+        """Tokens of each slot, [draw, slot], from logical choices [draw, token, top_k]."""
+        replica = turn[:, None] % self._replicas[chosen]
+        return counted(self._slots[chosen, replica], len(self.row))
 
 
 def _estimate(values: npt.NDArray[np.number]) -> Estimate:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from moesd_dist.models.expert_placement import placement_of
 from moesd_dist.records import (
     DraftMethod,
     Exchange,
@@ -32,6 +33,7 @@ from moesd_dist.sweep.driver import MakeEngine
 from moesd_dist.sweep.grouping import Group, engine_key
 from moesd_dist.sweep.pairing import LoadLimit, measure_group
 from moesd_dist.theory.counts import ModelCounts
+from tests.sweep.validation.known_replicas import deal
 
 LAYERS, EXPERTS, TOP_K, HIDDEN = 3, 16, 2, 64
 COUNTS = ModelCounts(
@@ -150,14 +152,14 @@ class KnownEngine:
     def measure(self, point: SweepPoint, repeat: int) -> Repeat:
         rng = np.random.default_rng([repeat, next(self._numbers)])
         ranks, each = point.layout.dp_size, point.gamma + 1
-        load = np.stack(
-            [self._loads(rng, layer, point.batch_size * each) for layer in range(LAYERS)]
-        )
-        by_rank = load.reshape(LAYERS, FORWARDS, ranks, -1)
+        chosen = [_chosen(rng, layer, point.batch_size * each) for layer in range(LAYERS)]
+        load = np.stack([_loads(own) for own in chosen])
+        slots, reached = self._placed(point.layout, chosen, load)
+        by_rank = slots.reshape(LAYERS, FORWARDS, ranks, -1)
         activated, pairs = (by_rank > 0).sum(-1), by_rank.sum(-1)  # [layer, forward, rank]
         share = -(-point.batch_size // ranks)
         experts = expert_s(activated, pairs)
-        rows = share * each * (1.0 - _missed(ranks)) * (ranks - 1)
+        rows = share * each * reached
         sent = self.dearer * (
             exchange_s(8 * (ranks - 1)) + exchange_s(rows * (2 * HIDDEN + 8 * TOP_K))
         )
@@ -186,12 +188,18 @@ class KnownEngine:
             max_load=tuple(pairs.max(-1).sum(1).tolist()),
         ))  # fmt: skip
 
-    def _loads(self, rng: np.random.Generator, layer: int, tokens: int) -> np.ndarray:
-        """[forward, expert]; the first experts are popular, so that rank 0 is."""
-        weights = np.exp(-np.arange(EXPERTS) / (6.0 + layer))
-        keys = rng.exponential(size=(FORWARDS, tokens, EXPERTS)) / weights
-        chosen = np.argsort(keys, axis=-1)[..., :TOP_K].reshape(FORWARDS, -1)
-        return np.stack([np.bincount(row, minlength=EXPERTS) for row in chosen])
+    def _placed(
+        self, layout: LayoutSpec, chosen: Sequence[np.ndarray], load: np.ndarray
+    ) -> tuple[np.ndarray, float]:
+        """Tokens of each slot [layer, forward, slot], and other ranks that a token reaches."""
+        ranks, tokens = layout.dp_size, chosen[0].shape[1]
+        if not layout.redundant_experts:
+            return load, (1.0 - _missed(ranks)) * (ranks - 1)
+        placement = placement_of(layout, layers=LAYERS, num_experts=EXPERTS)
+        rows = placement.physical_to_logical
+        found = [deal(own, row, ranks) for own, row in zip(chosen, rows, strict=True)]
+        sent = np.mean([rows for _, rows in found]) / (tokens / ranks)
+        return np.stack([slots for slots, _ in found]), float(sent)
 
     def _repeat(
         self,
@@ -229,6 +237,23 @@ class KnownEngine:
             mean_context=CONTEXT,
             exchange=exchange,
         )
+
+
+def popularity(layer: int) -> np.ndarray:
+    """Of each expert; the first ones are popular, so that rank 0 is."""
+    return np.exp(-np.arange(EXPERTS) / (6.0 + layer))
+
+
+def _chosen(rng: np.random.Generator, layer: int, tokens: int) -> np.ndarray:
+    """[forward, token, top_k]."""
+    keys = rng.exponential(size=(FORWARDS, tokens, EXPERTS)) / popularity(layer)
+    return np.argsort(keys, axis=-1)[..., :TOP_K]
+
+
+def _loads(chosen: np.ndarray) -> np.ndarray:
+    """[forward, expert]."""
+    flat = chosen.reshape(FORWARDS, -1)
+    return np.stack([np.bincount(row, minlength=EXPERTS) for row in flat])
 
 
 def _missed(ranks: int) -> float:

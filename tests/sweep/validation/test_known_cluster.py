@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from analysis.ep_validation.show import Report, report_of
@@ -26,12 +27,15 @@ from moesd_dist.tracking.memory import MemoryTracker
 from tests.sweep.validation.known_cluster import (
     COUNTS,
     DRAFT_COUNTS,
+    LAYERS,
     DirectExecutor,
     KnownEngine,
     calibration,
     over,
     point,
+    popularity,
 )
+from tests.sweep.validation.known_replicas import replicated
 
 SD = [point(batch_size=b, gamma=g, layout=over(r)) for r in (2, 4) for b in (4, 16) for g in (1, 3)]
 POINTS = with_single_ranks([q for p in SD for q in (p.baseline, p)])
@@ -40,8 +44,10 @@ POINTS = with_single_ranks([q for p in SD for q in (p.baseline, p)])
 class Run:
     """One run of the sweep in a folder; others may follow in the same."""
 
-    def __init__(self, folder, engine: KnownEngine, before: Callable[[Group], None]) -> None:
-        self.tracker = MemoryTracker()
+    def __init__(
+        self, folder, engine: KnownEngine, before: Callable[[Group], None], points=POINTS
+    ) -> None:
+        self.points, self.tracker = points, MemoryTracker()
         self.desk = FileDesk(
             folder,
             "sweep",
@@ -50,14 +56,14 @@ class Run:
             calibrate=calibration,
             publish=self.tracker.log_file,
         )
-        self.plan = StagedPlan(POINTS, self.desk)
+        self.plan = StagedPlan(points, self.desk)
         self.executor = DirectExecutor(lambda _: engine, before)
         self.ledger = Ledger(self.tracker, Journal(folder))
 
     def result(self, progress) -> SweepResult:
-        self.ledger.open("sweep", "validation", POINTS)
+        self.ledger.open("sweep", "validation", self.points)
         try:
-            return run_sweep(POINTS, self.ledger, self.executor, progress, self.plan)
+            return run_sweep(self.points, self.ledger, self.executor, progress, self.plan)
         finally:
             self.ledger.close("finished")
 
@@ -113,6 +119,25 @@ def test_intervals_hold_most_of_what_is_measured(finished):
     run, result, _ = finished
     comparisons = report(run, result).comparisons
     assert sum(c.is_covered for c in comparisons) >= 0.8 * len(comparisons)
+
+
+def test_replicas_are_foretold_as_ranks_record_them(tmp_path):
+    """Physical experts of a rank, though one rank alone has shown logical ones only."""
+    loads = np.stack([popularity(layer) for layer in range(LAYERS)])
+    wide = [replicated(ranks, loads, tmp_path, redundant=6) for ranks in (2, 4)]
+    sd = [point(batch_size=b, gamma=g, layout=at) for at in wide for b in (4, 16) for g in (1, 3)]
+    points = with_single_ranks([q for p in sd for q in (p.baseline, p)])
+    run = Run(tmp_path, KnownEngine(), lambda _: None, points)
+    result = run.result(SILENT)
+    found = report(run, result)
+    assert set(results(found).values()) == {Result.HOLDS}, found.sentences
+    assert [v.points for v in found.verdicts] == [12, 12, 12, 12, 8, 8]
+    by_id = {m.point.point_id: m for m in result.measurements}
+    for foretold in run.plan.forecast.points:
+        physical = foretold.estimate("rank_activated_experts").value * foretold.ranks
+        m = by_id[foretold.point_id]
+        logical = sum(sum(r.experts_seen) / r.layer_forwards for r in m.repeats) / len(m.repeats)
+        assert physical > 1.1 * logical
 
 
 def test_links_that_are_dearer_than_calibrated_are_a_failed_verdict(finished, tmp_path):

@@ -75,6 +75,16 @@ def test_measured_counts_are_kept_and_only_their_spread_is_simulated():
     assert float(found.activation_imbalance) == pytest.approx(float(free.activation_imbalance))
 
 
+def test_measured_counts_are_of_logical_experts_and_ranks_have_physical_ones():
+    replicated = balanced(SKEWED, ranks=2, redundant=16)
+    free = simulated(rng(), routing(SKEWED), replicated, (4, 1))
+    count = 0.9 * float(free.logical)
+    found = simulated(rng(), routing(SKEWED, {(4, 1): count}), replicated, (4, 1))
+    assert float(found.logical) == pytest.approx(count)
+    assert float(found.activated_mean) == pytest.approx(0.9 * float(free.activated_mean))
+    assert 2 * float(found.activated_mean) > 1.1 * count
+
+
 def test_no_rank_has_more_experts_than_lie_on_it():
     found = simulated(rng(), routing(activated={(64, 4): 70.0}), linear(4), (64, 4))
     assert float(found.activated_max) == EXPERTS / 4

@@ -17,6 +17,7 @@ from moesd_dist.theory.expert_parallel.sampling import draw_choices, expert_load
 from moesd_dist.theory.expert_parallel.simulation import (
     expected_activated_by_rank,
     simulate_ranks,
+    turns,
 )
 
 
@@ -121,6 +122,22 @@ def test_replicas_take_tokens_in_turn() -> None:
     )  # fmt: skip
     assert sample.load_imbalance.mean < 0.8 * linear.load_imbalance.mean
     assert sample.load_mean == linear.load_mean == 3.0
+
+
+def test_a_choice_that_is_repeated_wakes_every_replica() -> None:
+    """Turns go by a token's place: physical experts are counted apart, logical ones once."""
+    everywhere = balanced(np.ones((1, 8)), ranks=2, redundant=8)
+    for each, physical in ((1, 4), (2, 8)):
+        sample = simulate_ranks(
+            np.random.default_rng(0), everywhere, np.ones(8), top_k=4, sequences=1, draws=20, tokens_each=each, fresh_share=0.0,
+        )  # fmt: skip
+        assert sample.logical.mean == 4.0
+        assert sample.activated_mean.mean == physical / 2
+
+
+def test_every_rank_takes_turns_for_its_own_tokens() -> None:
+    assert turns(5, 1, 2).tolist() == [0, 1, 2, 1, 2]
+    assert turns(2, 3, 3).tolist() == [0, 1, 2, 1, 2, 3]
 
 
 def test_an_order_says_who_is_popular() -> None:
