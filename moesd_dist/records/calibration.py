@@ -32,6 +32,7 @@ class CollectiveTimes:
     low_s: tuple[float, ...]
     high_s: tuple[float, ...]
     mean_s: tuple[float, ...] = ()  # a forward adds up many calls, the slow ones too
+    error_s: tuple[float, ...] = ()  # standard error of that mean, by its scatter over repeats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

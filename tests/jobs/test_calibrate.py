@@ -194,6 +194,7 @@ def test_two_nodes_on_this_machine_are_measured_from_end_to_end(tmp_path):
         assert all(
             0 < a <= b <= c for a, b, c in zip(each.low_s, each.seconds, each.high_s, strict=True)
         )
+        assert all(0 <= error < mean for error, mean in zip(each.error_s, each.mean_s, strict=True))
     assert {c.row_bytes for c in found.collectives} == {(64, 256, 1024, 4096, 16384, 65536)}
     assert [c.row_bytes for c in found.counts] == [(8,)]
     assert [(r.ranks, r.rank) for r in found.rates] == [(1, 0), (2, 0), (2, 1)]

@@ -39,6 +39,7 @@ def timed_collectives(
     own = torch.tensor([_round(group, kinds, work) for _ in range(repeats)], dtype=torch.float64)
     seconds = _transfers(torch.stack(group.gather(own)), kinds)
     quartiles = np.quantile(seconds, (0.25, 0.5, 0.75), axis=0)
+    errors = seconds.std(0) / max(1, repeats - 1) ** 0.5
     for collective in dict.fromkeys(name for name, _ in kinds):
         chosen = [place for place, (name, _) in enumerate(kinds) if name == collective]
         low, middle, high = (tuple(quartile[chosen].tolist()) for quartile in quartiles)
@@ -51,6 +52,7 @@ def timed_collectives(
             low_s=low,
             high_s=high,
             mean_s=tuple(seconds.mean(0)[chosen].tolist()),
+            error_s=tuple(errors[chosen].tolist()),
         )
 
 

@@ -41,7 +41,10 @@ class Terms:
 
     @property
     def spread(self) -> float:
-        """Standard deviation of the logarithm of a collective's seconds, the mean over sizes."""
+        """Standard deviation of the logarithm of a measured mean around the calibrated one.
+
+        The mean over collectives and sizes.
+        """
         return fmean(map(_spread, self.collectives))
 
     @property
@@ -97,6 +100,14 @@ def means(times: CollectiveTimes) -> list[float]:
 
 
 def _spread(times: CollectiveTimes) -> float:
+    """A measurement lasts about as long as a calibration: its mean is taken to be as uncertain.
+
+    Where no error was kept, single calls have to stand for means, which scatter far less.
+    """
+    if times.error_s:
+        return math.sqrt(2.0) * fmean(
+            e / m for e, m in zip(times.error_s, means(times), strict=True)
+        )
     return fmean(map(_spread_of, times.low_s, times.high_s))
 
 

@@ -62,6 +62,16 @@ def test_the_spread_is_that_of_the_quartiles():
     assert terms_of(calibration(), over(4)).spread == pytest.approx(SPREAD)
 
 
+def test_a_kept_error_of_the_mean_counts_twice_there_and_here():
+    known = calibration()
+    exact = tuple(
+        replace(c, mean_s=c.seconds, error_s=tuple(0.1 * s for s in c.seconds))
+        for c in known.collectives
+    )
+    spread = terms_of(replace(known, collectives=exact), over(4)).spread
+    assert spread == pytest.approx(0.1 * np.sqrt(2.0))
+
+
 def test_ranks_have_the_share_of_the_one_that_loses_most_beside_its_own_host():
     known = replace(
         calibration(),
