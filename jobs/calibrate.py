@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -24,7 +25,8 @@ from moesd_dist.calibrating import WITHIN_S, calibrate
 from moesd_dist.config import CONF, Conf, Launcher
 from moesd_dist.console import errors_as_one_line, fail
 from moesd_dist.engines.transformers.calibration import SIZES, Effort
-from moesd_dist.records import Device
+from moesd_dist.planning.expected import needs_on
+from moesd_dist.records import LayoutSpec
 from moesd_dist.records.calibration import Calibration
 from moesd_dist.sweep.cluster.calibrate import RanksFailed
 from moesd_dist.sweep.schedule.needs import Needs
@@ -37,10 +39,9 @@ def conf_of(overrides: Sequence[str]) -> Conf:
     config.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         conf = specs.conf_from(compose("config", overrides=[*overrides, "output=unused"]))
-    if conf.launcher is Launcher.inline or conf.hardware.device is not Device.cpu:
+    if conf.launcher is Launcher.inline:
         raise ValueError(
-            "ranks on processors are calibrated, each a process of its own; got hardware "
-            f"{conf.hardware.name} with launcher={conf.launcher}; use hardware=cpu launcher=ray"
+            "ranks are processes of their own, Ray starts them; got launcher=inline, use launcher=ray"
         )
     return conf
 
@@ -52,10 +53,9 @@ def layouts_of(conf: Conf, ranks: Sequence[int], nodes: Sequence[int]) -> list[N
             f"--nodes has an entry for each of --ranks; got {len(nodes)} for {len(ranks)}; "
             "leave --nodes away to have all ranks on one node"
         )
-    hardware, labels = conf.hardware, tuple(sorted(conf.hardware.labels.items()))
-    cpus = max(1, hardware.cpus_per_engine)
     pairs = zip(ranks, nodes, strict=True)
-    return [Needs(ranks=r, nodes=n, cpus=cpus, labels=labels) for r, n in pairs]
+    layouts = [LayoutSpec(dp_size=r, ep_size=r, nodes=n) for r, n in pairs]
+    return [replace(needs_on(conf.hardware, layout), whole_node=False) for layout in layouts]
 
 
 def warning_of(calibration: Calibration, most_cores: float) -> str:
@@ -92,6 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         conf = conf_of(options.settings)
         layouts = layouts_of(conf, options.ranks, options.nodes or [1] * len(options.ranks))
         effort = Effort(
+            device=conf.hardware.device,
             threads=conf.hardware.threads,
             sizes=tuple(s for s in SIZES if s <= options.largest) or SIZES[:1],
             repeats=options.repeats,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
-from moesd_dist.config import Conf
+from moesd_dist.config import Conf, HardwareConf
 from moesd_dist.engines.analytic_model import zero_shot
 from moesd_dist.hardware import achieved_of, device_figures
 from moesd_dist.models.counts import counts_of, known_shape
@@ -38,7 +38,11 @@ def needs_of(confs: Sequence[Conf], key: EngineKey) -> Needs:
     if key.engine == "analytic":
         return Needs(cpus=1)
     hardware = conf_of(confs, engine=key.engine, hardware=key.hardware).hardware
-    layout = key.layout
+    return needs_on(hardware, key.layout)
+
+
+def needs_on(hardware: HardwareConf, layout: LayoutSpec) -> Needs:
+    """What an engine over the ranks of a layout occupies."""
     labels = {ACCELERATOR: hardware.accelerator} if hardware.accelerator else {}
     return Needs(
         ranks=layout.dp_size,

@@ -16,7 +16,7 @@ from moesd_dist.hardware import known_peaks
 from moesd_dist.models.counts import counts_of
 from moesd_dist.planning.expected import needs_of
 from moesd_dist.ports import Tracker, TrackerUnavailable
-from moesd_dist.records import Device, Measurement, SweepPoint
+from moesd_dist.records import Measurement, SweepPoint
 from moesd_dist.records.calibration import Calibration
 from moesd_dist.specs import model_spec, sd_spec
 from moesd_dist.sweep.grouping import engine_key, groups
@@ -93,10 +93,6 @@ def calibrated(
     from moesd_dist.engines.transformers.calibration import Effort
     from moesd_dist.sweep.cluster.calibrate import RanksFailed
 
-    if conf.hardware.device is not Device.cpu:
-        raise ValueError(
-            "links between GPUs are not calibrated here; give validation.calibration=FILE"
-        )
     if conf.layout.tp_size > 1:
         raise ValueError(
             f"ranks of several devices are not calibrated, got layout.tp_size {conf.layout.tp_size}; "
@@ -106,7 +102,8 @@ def calibrated(
     layouts = [replace(n, whole_node=False) for n in needs if n.ranks > 1]
     target = counts_of(model_spec(conf.model))
     layer = target.num_experts * target.expert_params * target.bytes_per_value
-    effort = Effort(threads=conf.hardware.threads, layer_bytes=int(layer))
+    hardware = conf.hardware
+    effort = Effort(device=hardware.device, threads=hardware.threads, layer_bytes=int(layer))
 
     def measuring(needs: Needs) -> None:
         told(f"calibrating the cluster: {needs.ranks} ranks on {needs.nodes} nodes")

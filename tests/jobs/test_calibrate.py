@@ -148,8 +148,8 @@ def test_a_busy_host_is_warned_of(known):
     [
         pytest.param(["--ranks", "2,4", "--nodes", "1"], "got 1 for 2;", id="unequal lists"),
         pytest.param(["--ranks", "3", "--nodes", "2"], "nodes 2 does not divide the 3", id="uneven"),
-        pytest.param(["hardware=H200"], "ranks on processors are calibrated", id="a GPU"),
-        pytest.param(["launcher=inline"], "launcher=inline; use hardware=cpu", id="one process"),
+        pytest.param(["hardware=MI300X"], "no node carries ray.io/accelerator-type", id="no such GPU here"),
+        pytest.param(["launcher=inline"], "launcher=inline, use launcher=ray", id="one process"),
         pytest.param(["cluster=nowhere"], "nowhere", id="no such cluster"),
         pytest.param(["cluster=existing", "cluster.address=127.0.0.1:1"], "no Ray cluster", id="no answer"),
         pytest.param(["cluster=existing", "cluster.nodes=2"], "has its own; leave them", id="not ours"),

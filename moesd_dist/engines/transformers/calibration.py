@@ -13,13 +13,14 @@ from moesd_dist.engines.transformers.group import RankGroup, join
 from moesd_dist.engines.transformers.host import set_threads
 from moesd_dist.engines.transformers.host_rates import (
     Call,
+    done,
     multiplying,
     reading,
     streaming,
     sustained_s,
 )
 from moesd_dist.engines.transformers.timed_collectives import timed_collectives
-from moesd_dist.records import RankPlace
+from moesd_dist.records import Device, RankPlace
 from moesd_dist.records.calibration import CollectiveTimes, RankRates
 
 SIZES = tuple(64 * 4**step for step in range(9))  # 64 B to 4 MiB
@@ -31,6 +32,7 @@ KERNEL_SIZE = 128  # float32 matrices of 64 KiB: they stay in a core's cache
 class Effort:
     """How much is measured; `timeout_s` is how long a rank waits for another one."""
 
+    device: Device = Device.cpu
     threads: int = 1
     sizes: tuple[int, ...] = SIZES  # bytes that a rank hands over
     repeats: int = 20
@@ -55,21 +57,23 @@ def measure(place: RankPlace, *, nodes: int, effort: Effort) -> Findings:
     set_threads(effort.threads)
     foreign = ForeignLoad()
     meet_s = max(effort.timeout_s, MEET_S)
-    group = join(place, torch.device("cpu"), timeout_s=effort.timeout_s, meet_s=meet_s)
+    device = torch.device(effort.device.value)
+    group = join(place, device, timeout_s=effort.timeout_s, meet_s=meet_s)
     try:
         return Findings(
             collectives=_collectives(group, nodes, effort) if place.size > 1 else (),
             rates=_rates(group, nodes, effort, foreign),
-            cpu_model=cpu_model(),
+            cpu_model=_processor(device),
         )
     finally:
         group.close()
 
 
 def _rates(group: RankGroup, nodes: int, effort: Effort, foreign: ForeignLoad) -> RankRates:
-    read_s = _together_s(group, reading(effort.read_bytes), effort)
-    gemm_s = _together_s(group, multiplying(effort.gemm_size), effort)
-    kernel_s = _together_s(group, multiplying(KERNEL_SIZE, torch.float32), effort)
+    device = group.device
+    read_s = _together_s(group, reading(effort.read_bytes, device), effort)
+    gemm_s = _together_s(group, multiplying(effort.gemm_size, device=device), effort)
+    kernel_s = _together_s(group, multiplying(KERNEL_SIZE, torch.float32, device), effort)
     return RankRates(
         ranks=group.size,
         nodes=nodes,
@@ -84,15 +88,20 @@ def _rates(group: RankGroup, nodes: int, effort: Effort, foreign: ForeignLoad) -
 
 def _together_s(group: RankGroup, once: Call, effort: Effort) -> float:
     """Seconds of one call while every rank calls; all begin after a barrier, for one span."""
-    once()  # pages and code are warm
+    whole = done(once, group.device)
+    whole()  # pages and code are warm
     group.barrier()
-    return sustained_s(once, span_s=effort.span_s)
+    return sustained_s(whole, span_s=effort.span_s)
+
+
+def _processor(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
 
 
 def _collectives(group: RankGroup, nodes: int, effort: Effort) -> tuple[CollectiveTimes, ...]:
     """In a tight loop, or with a cache that work leaves alone, they take less than in a layer."""
     part = min(effort.layer_bytes // group.size, effort.read_bytes)
-    work = streaming(part, of=effort.read_bytes)
+    work = done(streaming(part, of=effort.read_bytes, device=group.device), group.device)
     return tuple(
         timed_collectives(group, nodes, sizes=effort.sizes, repeats=effort.repeats, work=work)
     )

@@ -14,6 +14,7 @@ from moesd_dist.engines.transformers.host import set_threads
 READ_BYTES = 2**30  # far beyond any cache
 GEMM_SIZE = 2048  # three square matrices of 8 MiB
 REPEATS = 7
+CPU = torch.device("cpu")
 
 Call = Callable[[], object]
 
@@ -34,22 +35,34 @@ def gemm_rate(
     return _rate(multiplying(size), work=2.0 * size**3, repeats=repeats)
 
 
-def reading(size: int) -> Call:
+def reading(size: int, device: torch.device = CPU) -> Call:
     """Sums a buffer of so many bytes."""
-    return torch.ones(size // 4, dtype=torch.float32).sum
+    return torch.ones(size // 4, dtype=torch.float32, device=device).sum
 
 
-def streaming(size: int, *, of: int) -> Call:
+def streaming(size: int, *, of: int, device: torch.device = CPU) -> Call:
     """Sums the next so many bytes of a buffer of `of`, again and again from its start: none is cached."""
-    parts = torch.ones(of // 4, dtype=torch.float32).split(max(1, size // 4))
+    parts = torch.ones(of // 4, dtype=torch.float32, device=device).split(max(1, size // 4))
     whole = cycle([part for part in parts if len(part) == len(parts[0])])
     return lambda: next(whole).sum()
 
 
-def multiplying(size: int, dtype: torch.dtype = torch.bfloat16) -> Call:
+def multiplying(size: int, dtype: torch.dtype = torch.bfloat16, device: torch.device = CPU) -> Call:
     """A product of two square matrices."""
-    left, right = (torch.ones(size, size, dtype=dtype) for _ in range(2))
+    left, right = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
     return lambda: left @ right
+
+
+def done(once: Call, device: torch.device) -> Call:
+    """The call with its work: a GPU's calls return before that."""
+    if device.type != "cuda":
+        return once
+
+    def whole() -> None:
+        once()
+        torch.cuda.synchronize(device)
+
+    return whole
 
 
 def sustained_s(once: Call, *, span_s: float) -> float:

@@ -41,7 +41,7 @@ class Sharing:
         self.agree("the placement of experts", placement.digest)
         for module in self._modules:
             module.moesd_path.exchange = self._exchange
-            module.moesd_path.traces = self.traces if group.device.type == "cpu" else None
+            module.moesd_path.traces = self.traces
 
     def agree(self, what: str, value: Any) -> None:
         """ValueError on all ranks unless all say the same: out of step, they would wait for ever."""

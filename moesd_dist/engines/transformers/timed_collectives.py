@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from moesd_dist.engines.transformers.group import RankGroup
-from moesd_dist.engines.transformers.host_rates import Call
+from moesd_dist.engines.transformers.host_rates import Call, done
 from moesd_dist.records.calibration import (
     ALL_TO_ALL,
     COUNTS,
@@ -24,6 +24,7 @@ WARM_UP = 2  # rounds that open connections and touch pages; not kept
 ROW_BYTES = 4  # shares are whole rows
 
 Kind = tuple[str, int]  # a collective, and the bytes that a rank hands over
+_COUNTS: Kind = (COUNTS, 0)  # an integer to each rank, however many there are
 
 
 def timed_collectives(
@@ -37,7 +38,8 @@ def timed_collectives(
     for _ in range(WARM_UP):
         _round(group, kinds, work)
     own = torch.tensor([_round(group, kinds, work) for _ in range(repeats)], dtype=torch.float64)
-    seconds = _transfers(torch.stack(group.gather(own)), kinds)
+    everyone = torch.stack(group.gather(own.to(group.device))).cpu()
+    seconds = _transfers(everyone, kinds)
     quartiles = np.quantile(seconds, (0.25, 0.5, 0.75), axis=0)
     errors = seconds.std(0) / max(1, repeats - 1) ** 0.5
     for collective in dict.fromkeys(name for name, _ in kinds):
@@ -97,15 +99,15 @@ def _round(group: RankGroup, kinds: list[Kind], work: Call) -> list[tuple[float,
 
 def _seconds(group: RankGroup, kind: Kind, work: Call) -> tuple[float, float, float]:
     """All ranks begin the work together: they come from counts, which nobody leaves early."""
-    call = _call(group, *kind)
-    group.counts(_integers(group))
+    call, counts = (done(_call(group, *k), group.device) for k in (kind, _COUNTS))
+    counts()
     began = time.perf_counter()
     work()
     worked = time.perf_counter()
     call()
     late = time.perf_counter()
     work()
-    group.counts(_integers(group))
+    counts()
     counted = time.perf_counter()
     call()
     return worked - began, late - worked, time.perf_counter() - counted
@@ -114,23 +116,20 @@ def _seconds(group: RankGroup, kind: Kind, work: Call) -> tuple[float, float, fl
 def _call(group: RankGroup, collective: str, size: int) -> Call:
     ranks = group.size
     if collective == COUNTS:
-        counts = _integers(group)
+        counts = torch.ones(ranks, dtype=torch.int64, device=group.device)
         return lambda: group.counts(counts)
     if collective == ALL_TO_ALL:
         rows = _rows(size, ranks - 1)
-        shares, sent = [rows] * ranks, _bytes(rows * ranks)
+        shares, sent = [rows] * ranks, _bytes(group, rows * ranks)
         return lambda: group.all_to_all(sent, shares, shares)
     if collective == GATHER:
-        own = _bytes(_rows(size, 1))
+        own = _bytes(group, _rows(size, 1))
         return lambda: group.all_gather(own, [len(own)] * ranks)
     part = _rows(size, ranks)
-    summands = torch.ones(part * ranks, ROW_BYTES // 2, dtype=torch.bfloat16)
+    shape, device = (part * ranks, ROW_BYTES // 2), group.device
+    summands = torch.ones(shape, dtype=torch.bfloat16, device=device)
     return lambda: group.reduce_scatter(summands, [part] * ranks)
 
 
-def _bytes(rows: int) -> Tensor:
-    return torch.ones(rows, ROW_BYTES, dtype=torch.uint8)
-
-
-def _integers(group: RankGroup) -> Tensor:
-    return torch.ones(group.size, dtype=torch.int64)
+def _bytes(group: RankGroup, rows: int) -> Tensor:
+    return torch.ones(rows, ROW_BYTES, dtype=torch.uint8, device=group.device)
