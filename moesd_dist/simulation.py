@@ -123,7 +123,9 @@ def _text(path: str) -> str:
 
 def _check_place(point: SweepPoint, fitted: Mapping[str, Any]) -> None:
     """A fit holds for the device and the layout that were measured; ValueError for others."""
-    here: dict[str, Any] = {"hardware": point.hardware, "layout": asdict(point.layout)}
+    said = fitted.get("layout", {})  # fields are added to layouts: older fits say fewer
+    layout = {name: value for name, value in asdict(point.layout).items() if name in said}
+    here: dict[str, Any] = {"hardware": point.hardware, "layout": layout}
     if point.device is Device.cpu:
         here["threads"] = point.threads
     for name, value in here.items():
