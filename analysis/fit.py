@@ -1,6 +1,7 @@
 """Fits step times and MoESD's model to measured sweeps, and says how far held-out points are missed.
 
     python -m analysis.fit sweep=NAME
+    python -m analysis.fit sweep=NAME calibration=FILE     # points of several ranks: their links, too
 
 Writes fit.json (which engine.fit and analysis.recommend load), errors.csv, report.txt and pictures,
 and logs them as one MLflow run. docs/fitting.md says what the numbers mean.

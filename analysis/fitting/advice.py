@@ -18,6 +18,7 @@ _BEYOND = 1.5  # times the device's figure, which a calibration may have missed 
 _MEASURE = {
     Kind.GAMMA: "measure each gamma that may be deployed",
     Kind.TOP_K: "measure each top_k that may be deployed",
+    Kind.RANKS: "measure each number of ranks that may be deployed",
     Kind.LARGEST: "measure up to the largest batch that may be deployed",
     Kind.BASELINES: "measure more batch sizes",
     Kind.POINTS: "measure more points, or more repeats of each",
@@ -99,10 +100,11 @@ def _widest(result: FitResult) -> int:
 
 
 def at_place(result: FitResult, place: int) -> str:
-    """Such as `B=8 gamma=3 top_k=4`."""
+    """Such as `B=8 gamma=3 top_k=4`, and on how many ranks where that differs."""
     m = result.sample.measured[place]
     top_k = f" top_k={m.top_k}" if m.top_k else ""
-    return f"B={m.point.batch_size} gamma={m.point.gamma}{top_k}"
+    ranks = f" ranks={m.point.layout.dp_size}" if result.sample.ranks != [1] else ""
+    return f"B={m.point.batch_size} gamma={m.point.gamma}{top_k}{ranks}"
 
 
 def mape(found: Scores) -> float:

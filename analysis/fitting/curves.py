@@ -22,16 +22,19 @@ _GREY = "0.35"
 
 
 def curves_figure(result: FitResult, path: Path) -> Path:
-    """A row for each setting, a column for each gamma."""
+    """A row for each setting and number of ranks, a column for each gamma."""
     data, settings = result.sample.data, result.sample.settings
-    rows, gammas = np.unique(settings), np.unique(data.gamma)
-    figure, grid = _paper(rows.size, gammas.size)
+    rows = np.unique(np.stack([settings, data.ranks], axis=1), axis=0)
+    gammas = np.unique(data.gamma)
+    figure, grid = _paper(len(rows), gammas.size)
     expected = expected_at(data.take(result.fitted), settings[result.fitted], data, settings)
-    for line, setting in zip(grid, rows, strict=True):
+    for line, (setting, ranks) in zip(grid, rows, strict=True):
         for axes, gamma in zip(line, gammas, strict=True):
-            places = np.flatnonzero((settings == setting) & (data.gamma == gamma))
+            here = (settings == setting) & (data.ranks == ranks) & (data.gamma == gamma)
+            places = np.flatnonzero(here)
             _panel(axes, result, expected, places[np.argsort(data.batch_size[places])])
-            axes.set_title(_title(result, int(setting), gamma), loc="left", fontsize=10)
+            title = _title(result, int(setting), gamma)
+            axes.set_title(title + result.sample.on(ranks), loc="left", fontsize=10)
         line[0].set_ylabel("speedup")
     for axes in grid[-1]:
         axes.set_xlabel("batch size B")
@@ -57,7 +60,7 @@ def _panel(axes: Axes, result: FitResult, expected: Expected, places: _Indices) 
     points, here = data.take(places), _taken(expected, places)
     gamma, gammas = int(points.gamma[0]), sorted({int(g) for g in data.gamma})
     style, fitted = style_of(gamma, gammas), np.isin(places, result.fitted)
-    forecast = forecast_of(result.fit, points, here)
+    forecast = forecast_of(result.fit, points, here, result.models.shared)
     batch = points.batch_size
     if forecast.low is not None and forecast.high is not None:
         band: dict[str, Any] = {

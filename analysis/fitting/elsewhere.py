@@ -20,7 +20,7 @@ def elsewhere(results: Sequence[FitResult], each: Each) -> Iterator[str]:
         yield f"A whole {each.value.removesuffix('s')} cannot be held out: the sweeps have one."
         return
     if each is Each.layouts:
-        yield "A whole layout cannot be held out: the step-time model has no term for links."
+        yield "A whole layout cannot be held out: fitted by itself it knows no links."
         return
     for one, other in permutations(results, 2):
         names = f"{other.sample.name} predicted from {one.sample.name}"
@@ -33,7 +33,12 @@ def elsewhere(results: Sequence[FitResult], each: Each) -> Iterator[str]:
 
 
 def errors_elsewhere(one: FitResult, other: FitResult) -> Errors:
-    """Of the other's speedups, without any of its points; ValueError for unknown figures."""
+    """Of the other's speedups, without any of its points; ValueError for unknown figures.
+
+    Nor can links be moved: a device's figures do not say how its ranks are joined.
+    """
+    if one.sample.ranks != [1] or other.sample.ranks != [1]:
+        raise ValueError("links between ranks are fitted where they are and not carried elsewhere")
     here, there = (figures_of(r.sample.measured[0], "") for r in (one, other))
     model = one.fit.model.moved(
         memory=there.bytes_per_s / here.bytes_per_s, compute=there.flops / here.flops

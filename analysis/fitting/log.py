@@ -55,10 +55,11 @@ def _tags(result: FitResult) -> dict[str, str]:
 def _params(result: FitResult, conf: FitConf) -> dict[str, str]:
     known = about(result)
     names = ("target", "draft", "engine", "hardware", "device", "threads", "batch_sizes", "gammas")
-    values = {name: known[name] for name in (*names, "top_k", "workloads", "hosts")}
+    values = {name: known[name] for name in (*names, "top_k", "ranks", "workloads", "hosts")}
     values |= {"sweeps": [s.name for s in result.sample.sweeps], "group": result.sample.name}
     values |= {"points": len(result.sample.data), "fitted_points": len(result.fitted)}
     values |= {n: getattr(conf, n) for n in ("verified", "line_11", "bootstrap", "seed")}
+    values |= {"calibration": known["calibration"]}
     return {name: _text(value) for name, value in values.items()}
 
 

@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 
 from analysis.fitting.points import Sample
 from analysis.fitting.settings import FitConf
+from analysis.fitting.sharing import terms_of_fit
 from moesd_dist.hardware import device_figures, hardware_named, peaks_of
 from moesd_dist.models.counts import counts_of
 from moesd_dist.records import Device, Measurement
 from moesd_dist.theory.counts import NO_MODEL, ModelCounts
 from moesd_dist.theory.devices.device import DeviceFigures
+from moesd_dist.theory.expert_parallel.ranks_fit import ALONE, SharedTerms
 from moesd_dist.theory.moesd.forward_time import Denominator
 from moesd_dist.theory.moesd.from_steps import MoesdModel
 from moesd_dist.theory.moesd.points import Verified
@@ -27,10 +29,21 @@ class Models:
     moesd: MoesdModel | None
     no_moesd: str = ""  # why there is none, and what to do
     peaks: Peaks | None = None  # of the target's devices, where known
+    shared: SharedTerms = ALONE  # what is known of ranks
+    calibrated: str = ""  # when their links were
 
 
 def models_of(sample: Sample, conf: FitConf) -> Models:
-    """ValueError if the size of target or draft is not known here."""
+    """ValueError if the size of target or draft is not known here, or the calibration does not fit."""
+    shared, calibrated = terms_of_fit(sample.measured, conf.each, conf.calibration)
+    found = _without_links(sample, conf)
+    if sample.ranks != [1]:
+        reason = "it has no term for links between ranks; choose one layout with each=layouts"
+        found = replace(found, moesd=None, no_moesd=reason)
+    return replace(found, shared=shared, calibrated=calibrated)
+
+
+def _without_links(sample: Sample, conf: FitConf) -> Models:
     point = sample.measured[0].point
     target = counts_of(point.target)
     draft = counts_of(point.sd.draft) if point.sd.draft else NO_MODEL

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from analysis.fitting.checks import check_pairs, check_sources
 from analysis.fitting.settings import Each, FitConf
+from analysis.fitting.sharing import check_layouts, is_across_ranks
 from analysis.load import SweepRun, load_run
 from analysis.recommending.selection import fits
 from analysis.settings import names_of
@@ -45,6 +46,15 @@ class Sample:
     sweeps: tuple[SweepRun, ...]
 
     @property
+    def ranks(self) -> list[int]:
+        """The numbers of ranks that are fitted together; one alone for a layout by itself."""
+        return sorted({int(n) for n in self.data.ranks})
+
+    def on(self, ranks: float) -> str:
+        """For a title that says on how many ranks, where there are several numbers of them."""
+        return f", {ranks:g} rank{'s' if ranks > 1 else ''}" if self.ranks != [1] else ""
+
+    @property
     def bars(self) -> npt.NDArray[np.float64]:
         """How far the 95 % interval of each speedup reaches down and up; [2, points], 0 unknown."""
         found = [(speedup(m), paired_interval(m.paired_speedups())) for m in self.measured]
@@ -69,7 +79,14 @@ def samples(conf: FitConf) -> list[Sample]:
     controls = [m for m in found if m.point.role is Role.control]
     texts = _names(list(parts), conf.each, parts)
     return [
-        _sample(text, members, [c for c in controls if _KEYS[conf.each](c) == key], labels, runs)
+        _sample(
+            text,
+            members,
+            [c for c in controls if _KEYS[conf.each](c) == key],
+            labels,
+            runs,
+            across_ranks=is_across_ranks(members, conf.each),
+        )
         for text, (key, members) in zip(texts, parts.items(), strict=True)
     ]
 
@@ -89,14 +106,18 @@ def _sample(
     controls: list[Measurement],
     labels: tuple[Setting, ...],
     runs: tuple[SweepRun, ...],
+    *,
+    across_ranks: bool,
 ) -> Sample:
     check_sources(members)
     check_pairs(members)
+    if across_ranks:
+        check_layouts(members)
     return Sample(
         name=name,
         measured=members,
         controls=controls,
-        data=step_data(members),
+        data=step_data(members, across_ranks=across_ranks),
         settings=np.array([labels.index(setting_of(m)) for m in members], dtype=np.intp),
         setting_names=labels,
         sweeps=runs,

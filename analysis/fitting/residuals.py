@@ -24,13 +24,14 @@ class ForwardResiduals:
 
     gate_tokens: _Floats
     top_k: _Floats
+    ranks: _Floats
     regime: npt.NDArray[np.str_]  # by the model of all fitted points
     logs: _Floats  # ln(predicted / measured)
 
 
 def forward_residuals(result: FitResult) -> ForwardResiduals:
     """Of everything that the headline's splits held out."""
-    data, found = result.sample.data, list[tuple[Forwards, _Floats]]()
+    data, found = result.sample.data, list[tuple[Forwards, _Floats, _Floats]]()
     for split, forecast in result.held_out(OURS, result.headline):
         assert forecast.times is not None  # ours predicts seconds
         decoded, verified = unseen_baselines(data, split), split.test
@@ -39,7 +40,7 @@ def forward_residuals(result: FitResult) -> ForwardResiduals:
             (verified, data.gamma, "target_verify_s"),
         ):
             off = np.log(getattr(forecast.times, name) / getattr(data, name))
-            found.append((_forwards(data, places, each + 1.0), off[places]))
+            found.append((_forwards(data, places, each + 1.0), data.ranks[places], off[places]))
     return _joined(result, found)
 
 
@@ -60,12 +61,13 @@ def _forwards(data: StepData, places: _Indices, each: _Floats) -> Forwards:
     )
 
 
-def _joined(result: FitResult, found: list[tuple[Forwards, _Floats]]) -> ForwardResiduals:
+def _joined(result: FitResult, found: list[tuple[Forwards, _Floats, _Floats]]) -> ForwardResiduals:
     model = result.fit.model
-    tokens = [np.asarray(f.sequences) * np.asarray(f.tokens_each) for f, _ in found]
+    tokens = [np.asarray(f.sequences) * np.asarray(f.tokens_each) for f, _, _ in found]
     return ForwardResiduals(
         gate_tokens=np.concatenate(tokens),
-        top_k=np.concatenate([np.asarray(f.top_k) for f, _ in found]),
-        regime=np.concatenate([regimes(model, f) for f, _ in found]),
-        logs=np.concatenate([off for _, off in found]),
+        top_k=np.concatenate([np.asarray(f.top_k) for f, _, _ in found]),
+        ranks=np.concatenate([ranks for _, ranks, _ in found]),
+        regime=np.concatenate([regimes(model, f, ranks) for f, ranks, _ in found]),
+        logs=np.concatenate([off for _, _, off in found]),
     )

@@ -11,9 +11,12 @@ import numpy.typing as npt
 from analysis.fitting.models import Models, models_of
 from analysis.fitting.points import Sample
 from analysis.fitting.settings import FitConf
+from moesd_dist.theory.expert_parallel.ranks_fit import shared_model
+from moesd_dist.theory.expert_parallel.round_parts import EpGrid
 from moesd_dist.theory.moesd.fit import MoesdFit
 from moesd_dist.theory.steps.data import StepData
 from moesd_dist.theory.steps.fit import StepFit, fit_steps
+from moesd_dist.theory.steps.model import Grid, RoundSeconds
 from moesd_dist.theory.steps.uncertainty import Intervals, bootstrap
 from moesd_dist.theory.validation.forecast import Forecast, Forecaster, step_forecaster
 from moesd_dist.theory.validation.scores import HeldOut, Scores, cross_validate, scores
@@ -42,6 +45,16 @@ class FitResult:
         """The kind of split that the verdict is about: the first."""
         return next(iter(self.scores[OURS]))
 
+    def round_seconds(self, grid: Grid, ranks: int) -> RoundSeconds:
+        """By the fit, of one rank or of so many that share the experts."""
+        if ranks == 1:
+            return self.fit.model.round_seconds(grid)
+        batch, gamma, top_k, context = grid.arrays()
+        shared = shared_model(self.fit.model, self.fit.parts["target"].values, self.models.shared)
+        return shared.round_seconds(
+            EpGrid(batch_size=batch, gamma=gamma, top_k=top_k, context_tokens=context, ranks=ranks)
+        ).whole
+
     def held_out(self, model: str, kind: Kind) -> list[tuple[Split, Forecast]]:
         return [(h.split, h.forecast) for h in self.held[model] if h.forecast and h.split.kind is kind]  # fmt: skip
 
@@ -52,10 +65,16 @@ def fit_sample(sample: Sample, conf: FitConf) -> FitResult:
     splits = _splits(data, conf)
     fitted = splits[0].train if conf.points else np.arange(len(data))
     train = data.take(fitted)
-    fit = fit_steps(train, target=models.target, draft=models.draft, peaks=models.peaks)
+    fit = fit_steps(
+        train,
+        target=models.target,
+        draft=models.draft,
+        peaks=models.peaks,
+        shared=models.shared,
+    )
     moesd, no_moesd = _moesd(models, train)
     forecasters: dict[str, Forecaster] = {
-        OURS: step_forecaster(models.target, models.draft, models.peaks)
+        OURS: step_forecaster(models.target, models.draft, models.peaks, models.shared)
     }
     if moesd and models.moesd:
         forecasters[MOESD] = models.moesd.forecast
@@ -106,6 +125,7 @@ def _intervals(train: StepData, models: Models, conf: FitConf) -> Intervals:
         peaks=models.peaks,
         draws=conf.bootstrap,
         seed=conf.seed,
+        shared=models.shared,
     )
 
 

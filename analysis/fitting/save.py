@@ -13,6 +13,7 @@ import pandas as pd
 from analysis.fitting.results import OURS, FitResult
 from analysis.fitting.tables import error_rows
 from analysis.heading import labels
+from moesd_dist.records import LayoutSpec
 from moesd_dist.theory.steps.saved import dump_fit
 from moesd_dist.theory.steps.settings import acceptance_profile
 from moesd_dist.theory.validation.scores import Scores
@@ -43,7 +44,9 @@ def about(result: FitResult) -> dict[str, Any]:
         "threads": point.threads,
         "hosts": distinct(m.host for m in sample.measured),
         "device_names": distinct(m.device_name for m in sample.measured),
-        "layout": {n: getattr(point.layout, n) for n in ("tp_size", "dp_size", "ep_size")},
+        "layout": _layout(result),
+        "ranks": sample.ranks,
+        "calibration": result.models.calibrated,
         "workloads": distinct(m.point.workload.name for m in sample.measured),
         "batch_sizes": sorted({m.point.batch_size for m in sample.measured}),
         "gammas": sorted({m.point.gamma for m in sample.measured}),
@@ -55,6 +58,12 @@ def about(result: FitResult) -> dict[str, Any]:
         "held_out": {kind.slug: _plain(found) for kind, found in result.scores[OURS].items()},
         "bootstrap": {part: dict(ends) for part, ends in result.intervals.items()},
     }
+
+
+def _layout(result: FitResult) -> dict[str, int]:
+    """That the rates are of: of one rank where several were fitted together."""
+    layout = LayoutSpec() if result.sample.ranks != [1] else result.sample.measured[0].point.layout
+    return {name: getattr(layout, name) for name in ("tp_size", "dp_size", "ep_size")}
 
 
 def _settings(result: FitResult) -> list[dict[str, Any]]:

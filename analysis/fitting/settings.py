@@ -40,6 +40,7 @@ class FitConf(StoreConf):
     sweep: Any = None  # name or id, or a list of them
     where: FitWhereConf = field(default_factory=FitWhereConf)
     each: Each = Each.all
+    calibration: str = ""  # of jobs.calibrate, for points of several ranks; empty: a link is fitted
     hardware: str = ""  # of conf/hardware, for MoESD's bounds; empty: what the points say
     points: int | None = None  # fit so many strided ones and hold the rest out; null: all of them
     verified: str = (

@@ -29,14 +29,15 @@ _DENSE = 60  # places of a curve
 
 
 def steps_figure(result: FitResult, path: Path) -> Path:
-    """A row for each top_k: measured seconds with the law, and held-out residuals by regime."""
-    values = np.unique(result.sample.data.top_k)
+    """A row for each top_k and number of ranks: seconds with the law, and held-out residuals."""
+    data = result.sample.data
+    values = np.unique(np.stack([data.top_k, data.ranks], axis=1), axis=0)
     figure, rows = paper(len(values))
-    for (left, right), top_k in zip(rows, values, strict=True):
-        _times(left, result, float(top_k))
-        _residuals(right, result, float(top_k))
+    for (left, right), (top_k, ranks) in zip(rows, values, strict=True):
+        _times(left, result, float(top_k), int(ranks))
+        _residuals(right, result, float(top_k), int(ranks))
         title = f"top_k {top_k:g}" if top_k else "dense"
-        left.set_title(title, loc="left", fontsize=10)
+        left.set_title(title + result.sample.on(ranks), loc="left", fontsize=10)
     tokens = [int(t) for t in _tokens(result.sample.data)]
     for axes in (axes for row in rows for axes in row):
         counts_axis(axes, tokens)
@@ -49,9 +50,9 @@ def steps_figure(result: FitResult, path: Path) -> Path:
     return save(figure, path)
 
 
-def _times(axes: Axes, result: FitResult, top_k: float) -> None:
+def _times(axes: Axes, result: FitResult, top_k: float, ranks: int) -> None:
     data = result.sample.data
-    own = data.take(np.flatnonzero(data.top_k == top_k))
+    own = data.take(np.flatnonzero((data.top_k == top_k) & (data.ranks == ranks)))
     gammas = sorted({int(g) for g in data.gamma})
     first = own.take(own.baselines)
     _law(axes, result, first, gamma=0, colour="black")
@@ -74,16 +75,17 @@ def _law(axes: Axes, result: FitResult, points: StepData, *, gamma: int, colour:
     batch = np.geomspace(points.batch_size.min(), points.batch_size.max(), _DENSE)
     context = float(points.context_tokens.mean())
     grid = Grid(batch_size=batch, gamma=float(gamma), top_k=points.top_k[0], context_tokens=context)
-    seconds = result.fit.model.round_seconds(grid).target_verify_s  # of 1 token each at gamma 0
+    times = result.round_seconds(grid, int(points.ranks[0]))
+    seconds = times.target_verify_s  # of 1 token each at gamma 0
     axes.plot(batch * (gamma + 1), 1e3 * seconds, color=colour, linewidth=1)
 
 
-def _residuals(axes: Axes, result: FitResult, top_k: float) -> None:
+def _residuals(axes: Axes, result: FitResult, top_k: float, ranks: int) -> None:
     found = forward_residuals(result)
     for regime, colour in _COLOURS.items():
         if not np.any(found.regime == regime.value):
             continue
-        here = (found.top_k == top_k) & (found.regime == regime.value)
+        here = (found.top_k == top_k) & (found.ranks == ranks) & (found.regime == regime.value)
         look: dict[str, Any] = {"color": colour, "markersize": 4, "label": regime.value}
         axes.plot(found.gate_tokens[here], 100.0 * found.logs[here], "o", **look)
     axes.axhline(0.0, color="black", linewidth=1)

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import stats
 
 from analysis.fitting.advice import at_place, fit_advice, mape
+from analysis.fitting.links import links_found
 from analysis.fitting.results import MOESD, OURS, FitResult
 from analysis.fitting.tables import percent
 from analysis.heading import MEANINGS, flagged, labels, source
@@ -26,7 +27,7 @@ def fit_verdict(result: FitResult) -> list[str]:
     sentences += [f"Flagged: {text}." for text in flagged(measured)]
     sentences += [_headline(result), *_noise(result), _worst_point(result)]
     sentences += [_comparison(result), _regret(result), *_coverage(result)]
-    return [*sentences, _rates(result), *fit_advice(result)]
+    return [*sentences, *links_found(result), _rates(result), *fit_advice(result)]
 
 
 def _rates(result: FitResult) -> str:

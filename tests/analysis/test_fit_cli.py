@@ -34,14 +34,19 @@ Keep = Callable[..., str]
 KNOWN = replace(MODEL, target=counts_of(BASE.target), draft=counts_of(SD.draft))  # type: ignore[arg-type]
 
 
-def measurement(point: SweepPoint, slower: float = 1.0, repeats: int = REPEATS) -> Measurement:
-    """Every repeat takes what the known model says, with noise of its own."""
+def measurement(
+    point: SweepPoint,
+    slower: float = 1.0,
+    repeats: int = REPEATS,
+    times: RoundSeconds | None = None,
+) -> Measurement:
+    """Every repeat takes what the known model says, or the given times, with noise of its own."""
     seed = [point.batch_size, point.gamma, point.top_k or 0, int(100 * slower)]
     random = np.random.default_rng(seed)
     grid = Grid(
         batch_size=point.batch_size, gamma=point.gamma, top_k=point.top_k, context_tokens=CONTEXT
     )
-    times = KNOWN.round_seconds(grid)
+    times = KNOWN.round_seconds(grid) if times is None else times
     return Measurement(
         point=point,
         repeats=tuple(_repeat(point, times, slower, random) for _ in range(repeats)),

@@ -156,7 +156,7 @@ def test_the_seconds_of_a_baseline_that_was_fitted_are_not_held_out() -> None:
 
 def test_our_model_on_its_own_data_is_off_by_about_the_noise() -> None:
     found = scores(DATA, cross_validate(DATA, SETTINGS, SPLITS, OURS))
-    assert list(found) == list(Kind)
+    assert list(found) == [kind for kind in Kind if kind is not Kind.RANKS]
     blind = found[Kind.BASELINES].errors["speedup"]
     assert blind.mape < 0.04
     assert blind.values == len(DATA)

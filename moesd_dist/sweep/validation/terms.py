@@ -1,4 +1,4 @@
-"""What a calibration says of a layout: seconds of its collectives, and what ranks leave each other."""
+"""What a calibration says of layouts: seconds of their collectives, and what ranks leave each other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from scipy.optimize import isotonic_regression  # type: ignore[import-untyped, u
 from moesd_dist.records import LayoutSpec
 from moesd_dist.records.calibration import Calibration, CollectiveTimes, RankRates
 from moesd_dist.theory.expert_parallel.collectives import ExchangeCost
+from moesd_dist.theory.expert_parallel.dispatch import Dispatch
 from moesd_dist.theory.expert_parallel.measured_links import Curve, Measured
+from moesd_dist.theory.expert_parallel.ranks_fit import SharedTerms
 
 _QUARTILES = 1.349  # standard deviations of a normal law between them
 
@@ -49,10 +51,7 @@ class Terms:
 
     @property
     def cost(self) -> ExchangeCost:
-        curves = {(c.collective, c.ranks): _curve(c) for c in self.collectives}
-        if not self.counts:  # then they are taken to be all-to-alls of so few bytes
-            return Measured(curves=curves)
-        return Calibrated(curves=curves, counts={c.ranks: means(c)[0] for c in self.counts})
+        return _cost(self.collectives, self.counts)
 
 
 def terms_of(calibration: Calibration, layout: LayoutSpec) -> Terms:
@@ -73,6 +72,41 @@ def terms_of(calibration: Calibration, layout: LayoutSpec) -> Terms:
         memory=_share(shared, alone, lambda r: r.read_bytes_per_s),
         compute=_share(shared, alone, _speed),
     )
+
+
+def shared_terms(
+    calibration: Calibration, layouts: Sequence[LayoutSpec], dispatch: Dispatch
+) -> SharedTerms:
+    """What a fit is told of ranks, from layouts of several ranks, each number of them once.
+
+    Ranks compute as much slower as their cores do; what memory loses beyond that is not in it.
+    Raises ValueError where one of them was not calibrated.
+    """
+    known = {layout.dp_size: terms_of(calibration, layout) for layout in layouts}
+    counted = all(terms.counts for terms in known.values())
+    slower = {ranks: 1.0 / terms.compute for ranks, terms in known.items()}
+
+    def slowdown(ranks: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.array([slower.get(int(n), 1.0) for n in ranks.ravel()]).reshape(ranks.shape)
+
+    return SharedTerms(
+        cost=_cost(
+            [c for terms in known.values() for c in terms.collectives],
+            [c for terms in known.values() for c in terms.counts] if counted else [],
+        ),
+        dispatch=dispatch,
+        slowdown=slowdown,
+    )
+
+
+def _cost(
+    collectives: Sequence[CollectiveTimes], counts: Sequence[CollectiveTimes]
+) -> ExchangeCost:
+    """Counts that were not timed are taken to be all-to-alls of so few bytes."""
+    curves = {(c.collective, c.ranks): _curve(c) for c in collectives}
+    if not counts:
+        return Measured(curves=curves)
+    return Calibrated(curves=curves, counts={c.ranks: means(c)[0] for c in counts})
 
 
 def _speed(rates: RankRates) -> float:

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from moesd_dist.theory.counts import ModelCounts
+from moesd_dist.theory.expert_parallel.ranks_fit import ALONE, SharedTerms
 from moesd_dist.theory.steps.data import StepData
 from moesd_dist.theory.steps.fit import StepFit, fit_steps
 from moesd_dist.theory.steps.log_fit import LogFit
@@ -48,25 +50,22 @@ def bootstrap(
     draws: int = 100,
     seed: int = 0,
     level: float = 0.95,
+    shared: SharedTerms = ALONE,
 ) -> Intervals:
     """Percentile intervals of every parameter over refits to groups drawn with replacement.
 
     Groups are drawn, not points: those of one group share a baseline and a minute of the machine.
-    Draws of a single batch size are left out, since nothing can be fitted to them.
+    Draws of a single batch size are left out, since nothing can be fitted to them, and where points
+    are of several ranks draws of one rank alone, which know no links.
     Raises ValueError if fewer than 20 draws are asked for, or as `fit_steps` does.
     """
     if draws < 20:
         raise ValueError(f"bootstrap needs at least 20 draws, got {draws}; 100 is the default")
-    fit_steps(
-        data, target=target, draft=draft, peaks=peaks
-    )  # refuses what no draw could be fitted to
+    refit = partial(fit_steps, target=target, draft=draft, peaks=peaks, shared=shared)
+    refit(data)  # refuses what no draw could be fitted to
     random = np.random.default_rng(seed)
     drawn = (_draw(data, random) for _ in range(draws))
-    fits = [
-        fit_steps(sample, target=target, draft=draft, peaks=peaks)
-        for sample in drawn
-        if np.unique(sample.batch_size).size > 1
-    ]
+    fits = [refit(sample) for sample in drawn if _is_enough(sample, data)]
     return {part: _percentiles([f.parts[part] for f in fits], level) for part in fits[0].parts}
 
 
@@ -77,6 +76,11 @@ def _draw(data: StepData, random: np.random.Generator) -> StepData:
     members = [np.flatnonzero(data.group == label) for label in chosen]
     again = np.repeat(np.arange(labels.size), [len(m) for m in members])
     return data.take(np.concatenate(members)).regrouped(again)
+
+
+def _is_enough(sample: StepData, data: StepData) -> bool:
+    several = bool(np.any(sample.ranks > 1.0) or np.all(data.ranks == 1.0))
+    return several and np.unique(sample.batch_size).size > 1
 
 
 def _percentiles(fits: list[LogFit], level: float) -> dict[str, tuple[float, float]]:

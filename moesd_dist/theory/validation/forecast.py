@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from moesd_dist.theory.counts import ModelCounts
+from moesd_dist.theory.expert_parallel.ranks_fit import ALONE, SharedTerms
+from moesd_dist.theory.expert_parallel.round_parts import EpGrid
 from moesd_dist.theory.steps.data import StepData
 from moesd_dist.theory.steps.fit import StepFit, fit_steps
 from moesd_dist.theory.steps.model import Grid, RoundSeconds
@@ -35,26 +37,35 @@ Forecaster = Callable[[StepData, StepData, Expected], Forecast]
 
 
 def step_forecaster(
-    target: ModelCounts, draft: ModelCounts, peaks: Peaks | None = None
+    target: ModelCounts,
+    draft: ModelCounts,
+    peaks: Peaks | None = None,
+    shared: SharedTerms = ALONE,
 ) -> Forecaster:
-    """Ours: the step-time model."""
+    """Ours: the step-time model; `shared` is what is known of ranks before any is fitted."""
 
     def forecast(train: StepData, points: StepData, expected: Expected) -> Forecast:
-        fit = fit_steps(train, target=target, draft=draft, peaks=peaks)
-        return forecast_of(fit, points, expected)
+        fit = fit_steps(train, target=target, draft=draft, peaks=peaks, shared=shared)
+        return forecast_of(fit, points, expected, shared)
 
     return forecast
 
 
-def forecast_of(fit: StepFit, points: StepData, expected: Expected) -> Forecast:
-    """A finished fit at points, at the lengths that were expected and not those that were seen."""
-    grid = Grid(
-        batch_size=points.batch_size,
-        gamma=points.gamma,
-        top_k=points.top_k,
-        context_tokens=expected.context_tokens,
+def forecast_of(
+    fit: StepFit, points: StepData, expected: Expected, shared: SharedTerms = ALONE
+) -> Forecast:
+    """A finished fit at points, at the lengths that were expected and not those that were seen.
+
+    `shared` as the fit was told. Raises ValueError for points on several ranks if neither the fit
+    nor `shared` knows links.
+    """
+    found = predict(
+        fit,
+        _grid(points, expected.context_tokens),
+        sigma=expected.sigma,
+        sigma_variance=expected.sigma_variance,
+        shared=shared,
     )
-    found = predict(fit, grid, sigma=expected.sigma, sigma_variance=expected.sigma_variance)
     spread = np.sqrt(found.spread**2 + _noise_of_one(found, points, expected))
     return Forecast(
         speedup=found.speedup,
@@ -63,6 +74,13 @@ def forecast_of(fit: StepFit, points: StepData, expected: Expected) -> Forecast:
         high=found.speedup * np.exp(found.quantile * spread),
         times=found.times,
     )
+
+
+def _grid(points: StepData, context: _Floats) -> Grid | EpGrid:
+    batch, gamma, top_k, ranks = points.batch_size, points.gamma, points.top_k, points.ranks
+    if np.all(ranks == 1.0):
+        return Grid(batch_size=batch, gamma=gamma, top_k=top_k, context_tokens=context)
+    return EpGrid(batch_size=batch, gamma=gamma, top_k=top_k, context_tokens=context, ranks=ranks)
 
 
 def _noise_of_one(found: Prediction, points: StepData, expected: Expected) -> _Floats:

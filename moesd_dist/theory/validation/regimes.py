@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -32,12 +32,22 @@ class Residuals:
     forwards: int
 
 
-def regimes(model: StepModel, forwards: Forwards) -> npt.NDArray[np.str_]:
-    """The regime of each forward; a dense target has all of its experts active."""
+def regimes(
+    model: StepModel, forwards: Forwards, ranks: npt.ArrayLike = 1.0
+) -> npt.NDArray[np.str_]:
+    """The regime of each forward; a dense target has all of its experts active.
+
+    Experts are counted over all ranks that share them, bytes and products are the mean rank's.
+    """
     active = np.asarray(forwards.activated_experts, dtype=np.float64)
     few = active < ALL_ACTIVE * model.target.num_experts
+    own = replace(
+        forwards,
+        sequences=np.asarray(forwards.sequences) / np.asarray(ranks),
+        activated_experts=active / np.asarray(ranks),
+    )
     longer = np.where(
-        _reading_s(model, forwards) >= _multiplying_s(model, forwards),
+        _reading_s(model, own) >= _multiplying_s(model, own),
         Regime.READING.value,
         Regime.MULTIPLYING.value,
     )

@@ -25,6 +25,7 @@ class Kind(StrEnum):
     POINTS = "points at random"
     GAMMA = "a whole gamma"
     TOP_K = "a whole top_k"
+    RANKS = "a whole number of ranks"
     LARGEST = "the largest batches"
     STRIDED = "all but strided points"
 
@@ -51,6 +52,7 @@ def all_splits(data: StepData, *, seed: int, folds: int = FOLDS) -> list[Split]:
         *random_folds(Kind.POINTS, np.arange(len(data)), folds=folds, seed=seed),
         *each_out(Kind.GAMMA, "gamma", data.gamma),
         *each_out(Kind.TOP_K, "top_k", data.top_k),
+        *each_out(Kind.RANKS, "ranks", data.ranks),
         *largest_batches(data),
     ]
     count = max(_FEWEST, len(data) // 4)
