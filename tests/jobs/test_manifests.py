@@ -26,7 +26,7 @@ from moesd_dist.sweep.cluster.environment import health_environment
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "jobs" / "slurm" / "sweep.sbatch"
-PREDICT = ("engine=analytic", "sd=synthetic", "sweep.batch_size=[1,2]", "sweep.gamma=[1]")
+PREDICT = ("engine=analytic", "sd=synthetic", "hardware=H200", "sweep.batch_size=[1,2]", "sweep.gamma=[1]")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

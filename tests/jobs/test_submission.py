@@ -19,7 +19,7 @@ from moesd_dist.sweep.cluster.environment import health_environment
 from tests.jobs.own_cluster import own_cluster, raylet_of, wait_for
 
 ROOT = Path(__file__).parents[2]
-PREDICT = ("engine=analytic", "sd=synthetic", "cluster=existing")
+PREDICT = ("engine=analytic", "sd=synthetic", "hardware=H200", "cluster=existing")
 MANY = (*PREDICT, f"sweep.batch_size={[*range(1, 151)]}".replace(" ", ""), "sweep.gamma=[1]")
 JOIN = """
 import sys
