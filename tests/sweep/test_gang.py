@@ -218,8 +218,17 @@ def swept(executor, tmp_path_factory):
     began = time.monotonic()
     executor.release()
     closing_s = time.monotonic() - began
-    states = [entry["state"] for entry in placement_group_table().values()]
-    return Swept(by_point, folder, states, closing_s)
+    return Swept(by_point, folder, states(), closing_s)
+
+
+def states() -> list[str]:
+    """Of all placement groups; Ray removes them behind the caller's back, within moments."""
+    deadline = time.monotonic() + 5.0
+    while True:
+        found = [entry["state"] for entry in placement_group_table().values()]
+        if set(found) == {"REMOVED"} or time.monotonic() > deadline:
+            return found
+        time.sleep(0.1)
 
 
 def test_ranks_that_have_to_meet_measure_and_are_merged(swept):
