@@ -25,6 +25,7 @@ from moesd_dist.records.calibration import (
 from moesd_dist.simulation import with_simulations
 from moesd_dist.theory.expert_parallel.collectives import COUNT_BYTES, Link, Links
 from moesd_dist.theory.expert_parallel.measured_links import Dearer
+from moesd_dist.theory.expert_parallel.ranks_fit import CrowdedModel, SharedTerms
 from moesd_dist.theory.expert_parallel.round_parts import EpGrid, Packing
 from moesd_dist.theory.expert_parallel.step import EpModel
 from moesd_dist.theory.steps.model import Grid
@@ -47,6 +48,7 @@ LINK = Link(latency_s=2e-4, bytes_per_s=1e9)
 DEARER = 1.25
 PACKING = Packing(layer_s=2e-4, row_s=1e-6)
 SHARES = {1: 1.0, 2: 1.0, 4: 0.5}  # of its cores' work that a rank has among so many
+MEMORY = {1: 1.0, 2: 0.8, 4: 0.3}  # of its bytes/s
 
 
 def slowdown(ranks: np.ndarray) -> np.ndarray:
@@ -75,9 +77,10 @@ def sweep(layouts: Sequence[LayoutSpec], model: EpModel) -> list[Measurement]:
 
 
 def shared(*layouts: LayoutSpec) -> list[Measurement]:
-    """Links are dearer than calibrated, and four ranks share two cores."""
+    """Links are dearer than calibrated, and ranks share two cores and their memory."""
     cost = Dearer(cost=Links(intra=LINK, ranks_per_node=8), factor=DEARER)
-    model = EpModel(step=KNOWN, cost=cost, packing=PACKING, slowdown=slowdown)
+    terms = SharedTerms(memory={n: MEMORY[n] / SHARES[n] for n in RANKS})
+    model = CrowdedModel(step=KNOWN, cost=cost, packing=PACKING, slowdown=slowdown, terms=terms)
     return sweep(layouts or tuple(map(over, RANKS)), model)
 
 
@@ -92,7 +95,9 @@ def calibrated(folder: Path, ranks: Sequence[int] = (2, 4), threads: int = 1) ->
     """As jobs.calibrate writes it; the argument that names it."""
     sizes = [64 * 4**step for step in range(9)]
     rates = [
-        RankRates(ranks=n, nodes=1, host="h", read_bytes_per_s=1e10, gemm_flops=1e11, kernel_s=1e-3 / SHARES[n])
+        RankRates(
+            ranks=n, nodes=1, host="h", read_bytes_per_s=1e10 * MEMORY[n], gemm_flops=1e11, kernel_s=1e-3 / SHARES[n]
+        )
         for n in (1, *ranks)
     ]  # fmt: skip
     found = Calibration(

@@ -42,6 +42,11 @@ class Terms:
     compute: float
 
     @property
+    def reading(self) -> float:
+        """What memory loses beyond the cores: cores that are shared slow down everything."""
+        return min(1.0, self.memory / self.compute)
+
+    @property
     def spread(self) -> float:
         """Standard deviation of the logarithm of a measured mean around the calibrated one.
 
@@ -79,7 +84,7 @@ def shared_terms(
 ) -> SharedTerms:
     """What a fit is told of ranks, from layouts of several ranks, each number of them once.
 
-    Ranks compute as much slower as their cores do; what memory loses beyond that is not in it.
+    Ranks compute as much slower as their cores do, and read as much slower as memory is there.
     Raises ValueError where one of them was not calibrated.
     """
     known = {layout.dp_size: terms_of(calibration, layout) for layout in layouts}
@@ -95,6 +100,7 @@ def shared_terms(
             [c for terms in known.values() for c in terms.counts] if counted else [],
         ),
         dispatch=dispatch,
+        memory={n: share for n, terms in known.items() if (share := terms.reading) < 1.0},
         slowdown=slowdown,
     )
 

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from moesd_dist.theory.expert_parallel.collectives import ExchangeCost, Link, Li
 from moesd_dist.theory.expert_parallel.dispatch import Dispatch, rows_sent, traffic
 from moesd_dist.theory.expert_parallel.measured_links import Dearer
 from moesd_dist.theory.expert_parallel.rank_law import RankExpectation, rank_expectation
-from moesd_dist.theory.expert_parallel.round_parts import EpGrid, Packing, RankWork
+from moesd_dist.theory.expert_parallel.round_parts import EpGrid, EpSeconds, Packing, RankWork
 from moesd_dist.theory.expert_parallel.step import EpModel, Slowdown, alone
 from moesd_dist.theory.routing_law import RoutingLaw
 from moesd_dist.theory.steps.law import Forwards, Rates
@@ -38,11 +38,22 @@ class SharedTerms:
 
     With a calibrated `cost` its factor (`link_scale`) and packing are fitted; without one, the
     latency and rate of one link between any two ranks, which then hold packing as well.
+    `memory` is what so many ranks leave each other of a rank's bytes/s beyond `slowdown`: its share,
+    1 where none is said.
     """
 
     cost: ExchangeCost | None = None
     dispatch: Dispatch = Dispatch.ONCE_A_RANK
     slowdown: Slowdown = alone
+    memory: Mapping[int, float] = field(default_factory=dict)
+
+    def reading(self, ranks: _Floats, rates: Rates, seconds: Callable[[Rates], _Floats]) -> _Floats:
+        """`seconds` of the rates as they are on so many ranks, [points]."""
+        found = seconds(rates)
+        for count, share in self.memory.items():
+            less = replace(rates, bytes_per_s=share * rates.bytes_per_s)
+            found = np.where(ranks == count, seconds(less), found)
+        return found
 
 
 ALONE = SharedTerms()
@@ -64,9 +75,42 @@ def shared_model(step: StepModel, values: dict[str, float], terms: SharedTerms) 
             "several ranks as well"
         )
     packing = Packing(layer_s=values.get("pack_layer_s", 0.0), row_s=values.get("pack_row_s", 0.0))
-    return EpModel(
-        step=step, cost=cost, dispatch=terms.dispatch, packing=packing, slowdown=terms.slowdown
+    return CrowdedModel(
+        step=step,
+        cost=cost,
+        dispatch=terms.dispatch,
+        packing=packing,
+        slowdown=terms.slowdown,
+        terms=terms,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrowdedModel(EpModel):
+    """`EpModel` on ranks that leave each other less memory than cores."""
+
+    terms: SharedTerms
+
+    def seconds(self, grid: EpGrid, tokens_each: npt.ArrayLike, work: RankWork) -> EpSeconds:
+        ranks = grid.arrays()[4]
+        found = EpModel.seconds(self, grid, tokens_each, work)
+        for count, share in self.terms.memory.items():
+            step = self.step.moved(memory=share, compute=1.0)
+            less = EpModel.seconds(replace(self, step=step), grid, tokens_each, work)
+            found = _chosen(ranks == count, less, found)
+        return found
+
+    def draft_step_s(self, grid: EpGrid) -> _Floats:
+        def seconds(rates: Rates) -> _Floats:
+            step = replace(self.step, draft_rates=rates)
+            return EpModel.draft_step_s(replace(self, step=step), grid)
+
+        return self.terms.reading(grid.arrays()[4], self.step.draft_rates, seconds)
+
+
+def _chosen(here: npt.NDArray[np.bool_], ours: EpSeconds, others: EpSeconds) -> EpSeconds:
+    parts = (f.name for f in fields(EpSeconds))
+    return EpSeconds(**{n: np.where(here, getattr(ours, n), getattr(others, n)) for n in parts})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -16,7 +16,7 @@ from moesd_dist.theory.expert_parallel.ranks_fit import ALONE, SharedForwards, S
 from moesd_dist.theory.routing_law import UNIFORM, RoutingLaw
 from moesd_dist.theory.steps import priors as step_priors
 from moesd_dist.theory.steps.data import StepData
-from moesd_dist.theory.steps.law import Forwards, forward_seconds
+from moesd_dist.theory.steps.law import Forwards, Rates, forward_seconds
 from moesd_dist.theory.steps.log_fit import LogFit, fit_logs
 from moesd_dist.theory.steps.model import (
     FIRST_DRAFT_TOKENS,
@@ -80,11 +80,10 @@ def fit_steps(
     """
     _check(data)
     routing = {"routing": _routing(data, target)} if target.num_experts else {}
-    slowdown = shared.slowdown(data.ranks)
     parts = {
         "target": _target(data, target, peaks, routing, shared),
-        "draft": _draft(data.of_a_rank, draft, slowdown),
-        "reject": _reject(data.of_a_rank, slowdown),
+        "draft": _draft(data.of_a_rank, draft, shared),
+        "reject": _reject(data.of_a_rank, shared.slowdown(data.ranks)),
     } | routing
     return StepFit(target=target, draft=draft, parts=parts, points=len(data))
 
@@ -124,16 +123,23 @@ def _target(
     )
 
 
-def _draft(data: StepData, model: ModelCounts, slowdown: _Floats) -> LogFit:
-    grid = (data.batch_size, data.gamma, data.context_tokens)
+def _draft(data: StepData, model: ModelCounts, shared: SharedTerms) -> LogFit:
+    grid, slowdown = (data.batch_size, data.gamma, data.context_tokens), shared.slowdown(data.ranks)
     seconds = np.maximum(data.draft_step_s, _LEAST_S)
     forwards = Forwards(
         sequences=data.batch_size,
         tokens_each=(data.gamma - 1.0 + FIRST_DRAFT_TOKENS) / data.gamma,
         context_tokens=data.context_tokens,
     )
+
+    def law(v: dict[str, float]) -> _Floats:
+        def own(rates: Rates) -> _Floats:
+            return draft_step_seconds(model, rates, v["round_s"], grid=grid)
+
+        return slowdown * shared.reading(data.ranks, rates_from(v), own)
+
     return fit_logs(
-        lambda v: slowdown * draft_step_seconds(model, rates_from(v), v["round_s"], grid=grid),
+        law,
         seconds,
         step_priors.draft_priors(model, forwards, seconds),
         groups=data.group,

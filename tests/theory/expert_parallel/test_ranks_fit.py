@@ -11,7 +11,12 @@ import pytest
 
 from moesd_dist.theory.expert_parallel.collectives import ExchangeCost, Link, Links
 from moesd_dist.theory.expert_parallel.measured_links import Dearer
-from moesd_dist.theory.expert_parallel.ranks_fit import ALONE, SharedTerms, shared_model
+from moesd_dist.theory.expert_parallel.ranks_fit import (
+    ALONE,
+    CrowdedModel,
+    SharedTerms,
+    shared_model,
+)
 from moesd_dist.theory.expert_parallel.step import EpGrid, EpModel, Packing
 from moesd_dist.theory.routing_law import UNIFORM
 from moesd_dist.theory.steps.data import StepData
@@ -120,6 +125,24 @@ def test_twice_as_many_ranks_as_were_fitted_are_predicted(
     speedup = theirs.speedup(0.7)
     assert predicted.speedup == pytest.approx(speedup, rel=0.03)
     assert np.all((predicted.low_of_one < speedup) & (speedup < predicted.high_of_one))
+
+
+def test_ranks_that_share_memory_are_no_dearer_links() -> None:
+    """Both slow down a forward; how much memory leaves each other is measured apart."""
+    terms = SharedTerms(cost=LINKS, memory={2: 0.8, 4: 0.5, 8: 0.3})
+    crowded = CrowdedModel(step=STEP, cost=LINKS, packing=PACKING, terms=terms)
+    data = data_of(crowded)
+    told, untold = (
+        fit_steps(data, target=TARGET, draft=DRAFT, shared=shared)
+        for shared in (terms, SharedTerms(cost=LINKS))
+    )
+    assert told.parts["target"].values["link_scale"] == pytest.approx(1.0, rel=0.08)
+    assert told.parts["target"].scatter == pytest.approx(SCATTER, rel=0.35)
+    assert told.parts["draft"].scatter == pytest.approx(SCATTER, rel=0.35)
+    assert untold.parts["target"].scatter > 2 * SCATTER
+    grid = grid_at(PLACES[:60])
+    ours = predict(told, grid, sigma=0.7, shared=terms)
+    assert ours.speedup == pytest.approx(crowded.round_seconds(grid).speedup(0.7), rel=0.03)
 
 
 def test_without_a_calibration_one_link_is_fitted() -> None:
