@@ -13,7 +13,7 @@ from moesd_dist import calibrations
 from moesd_dist.records.calibration import ALL_TO_ALL
 from tests.cluster.nodes import Cluster
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.cluster, pytest.mark.root]
 
 ROOT = Path(__file__).parents[2]
 MBIT = 40

@@ -20,6 +20,8 @@ from tests.cluster.kept import FINISHED, kept
 from tests.cluster.nodes import Cluster, wait
 from tests.cluster.sweeps import Sweep, breaks, two_nodes
 
+pytestmark = pytest.mark.cluster
+
 BATCHES, GAMMAS = range(1, 101), (1, 2)
 POINTS = len(BATCHES) * (1 + len(GAMMAS))
 SLOW, AT_ONCE_S = 3, 10.0

@@ -11,6 +11,8 @@ import pytest
 from moesd_dist.records import Failed, Measurement
 from tests.cluster.sweeps import Sweep, breaks, two_nodes
 
+pytestmark = pytest.mark.cluster
+
 DEADLINE_S = 3.0
 NOTICE_S = 5.0  # at most, for a node that died
 # What goes wrong is chosen by batch size.

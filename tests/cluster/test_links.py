@@ -12,7 +12,7 @@ import pytest
 
 from tests.cluster.links import Links
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.cluster, pytest.mark.root]
 
 HEAD, ONE, OTHER = 1, 2, 3  # the head is on the bridge itself
 PORT = 5005

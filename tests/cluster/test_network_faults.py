@@ -10,7 +10,7 @@ import pytest
 from tests.cluster.nodes import Cluster, wait
 from tests.cluster.sweeps import Sweep, breaks, two_nodes
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.cluster, pytest.mark.root]
 
 CUT_S = 30.0
 AT = 4  # where it breaks

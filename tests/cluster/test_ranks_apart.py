@@ -19,7 +19,7 @@ from moesd_dist.records.serial import outcome_from_plain
 from moesd_dist.sweep.statistics import metrics
 from tests.cluster.nodes import Cluster, cluster, wait
 
-pytestmark = [pytest.mark.root, pytest.mark.alone]
+pytestmark = [pytest.mark.cluster, pytest.mark.root, pytest.mark.alone]
 
 POINTS_FAILED = 3
 MBIT = 500

@@ -16,6 +16,8 @@ import pytest
 from tests.cluster.nodes import Cluster, answers, free_port, wait
 from tests.cluster.sweeps import Sweep, breaks
 
+pytestmark = pytest.mark.cluster
+
 GROUPS = range(1, 9)
 AT = 3
 DOWN_S = 5.0

@@ -18,6 +18,8 @@ from jobs.sweep import home
 from moesd_dist.sweep.cluster.environment import health_environment
 from tests.jobs.own_cluster import own_cluster, raylet_of, wait_for
 
+pytestmark = pytest.mark.cluster
+
 ROOT = Path(__file__).parents[2]
 PREDICT = ("engine=analytic", "sd=synthetic", "hardware=H200", "cluster=existing")
 MANY = (*PREDICT, f"sweep.batch_size={[*range(1, 151)]}".replace(" ", ""), "sweep.gamma=[1]")
