@@ -22,7 +22,7 @@ from tests.cluster.sweeps import Sweep, breaks, two_nodes
 
 pytestmark = pytest.mark.cluster
 
-BATCHES, GAMMAS = range(1, 101), (1, 2)
+BATCHES, GAMMAS = range(1, 301), (1, 2)  # so many that a driver has work left when it is stopped
 POINTS = len(BATCHES) * (1 + len(GAMMAS))
 SLOW, AT_ONCE_S = 3, 10.0
 INTERRUPTED, USAGE_ERROR = 130, 2
